@@ -10,7 +10,7 @@ import pytest
 from support.records import first
 from support.s3.stores import Stores
 
-from stargraph.checkpoint.protocol import QueueEntry
+from stargraph.checkpoint.protocol import ProcessInfo, QueueEntry
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.s3._clock import StoreClock
 
@@ -43,3 +43,22 @@ async def test_a_reservation_holds_for_a_handle_that_was_told_the_next_second(
     assert await claimed(other, "b") == []
     tell(other, 60)
     assert await claimed(other, "b") == ["run"]
+
+
+async def test_a_process_that_comes_back_has_nothing_reserved(stores: Stores) -> None:
+    handle, other = await stores.open(), await stores.open()
+    for run_id in ("a", "b"):
+        await handle.write(first(run_id, status="queued", queue=QueueEntry()))
+    process = ProcessInfo(id="0" * 16, host="h", pid=1, version="1")
+
+    async def claimed(store: S3Checkpointer, process_id: str, **arguments: int) -> list[str]:
+        return [run.run_id for run in await store.claimable(process_id * 16, ["default"], reserve=60, **arguments)]
+
+    await handle.beat(process)
+    assert await claimed(handle, "0", limit=2) == ["a", "b"]
+    await other.leave("0" * 16)
+    assert await claimed(handle, "0", limit=1) == ["a"]
+    assert await claimed(other, "1", limit=2) == ["b"]
+    await other.leave("0" * 16)
+    await handle.beat(process)
+    assert await claimed(other, "1", limit=2) == ["a"]

@@ -1,4 +1,4 @@
-"""Drivers whose mistake needs a sequence of calls that no check spells out: only the model's random ones find it."""
+"""Drivers whose mistake needs a sequence of calls; the model's random ones find it, and mostly nothing else does."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
+from stargraph.checkpoint.driver import Claim
 from stargraph.checkpoint.memory._queues import MemoryQueues
-from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueLimits, Schedule
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, QueueLimits, RunSummary, Schedule
 from support.broken_drivers.broken_driver import broken
 
 
@@ -56,6 +57,27 @@ class ComesBackAsItWas(_OtherQueues):
     """A process that leaves is hidden by a flag; if it comes back, the flag is cleared and nothing else is stored."""
 
     QUEUES = _HidesProcesses
+
+
+class _MarksTheLeft(MemoryQueues):
+    async def leave(self, process_id: str) -> None:
+        held = {run_id: each for run_id, each in self._reservations.items() if each.process_id == process_id}
+        await super().leave(process_id)
+        self.__dict__.setdefault("left", {})[process_id] = held
+
+    async def claim(self, claim: Claim) -> list[RunSummary]:
+        found = await super().claim(claim)
+        if claim.reserve:
+            for run_id, held in self.__dict__.get("left", {}).pop(claim.process_id, {}).items():
+                self._reservations.setdefault(run_id, held)
+        return found
+
+
+@broken("queues.reservations", "stateful.agrees_with_model")
+class ReservesAgainOnReturn(_OtherQueues):
+    """A process that leaves is marked as gone; a claim of its own removes the mark, and what it had reserved holds."""
+
+    QUEUES = _MarksTheLeft
 
 
 class _HidesSchedules(MemoryQueues):

@@ -254,7 +254,9 @@ async def every_way_in(kit: Kit) -> None:
     "A run that was handed out is handed out to nobody else, until its reservation expires, a step is appended or its"
     " process leaves.",
     contract="claimable.5, presence.3",
-    usual_cause="The reservation is kept in the handle, is never lifted, or outlives the step that it was made for.",
+    usual_cause="The reservation is kept in the handle, is never lifted, outlives the step that it was made for, or"
+    " returns with its process.",
+    version=2,
 )
 async def reservations(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
@@ -271,6 +273,11 @@ async def reservations(kit: Kit) -> None:
     await offers_at_last(kit, handle, ["run"], "after a reservation of 0.1 seconds", reserve=LONG)
     await handle.leave(ASKING)
     await offers_at_last(kit, other, ["run"], "after the process that it was reserved for has left")
+    await write_all(handle, queued("b0", name="back"), queued("b1", name="back"))
+    await offers(handle, ["b0", "b1"], "of another queue", "back", reserve=LONG)
+    await handle.leave(ASKING)
+    await offers_at_last(kit, handle, ["b0"], "by a process that has left", queue="back", limit=1, reserve=LONG)
+    await offers(other, ["b1"], "after a process that had left has come back for another run", "back")
     await handle.write(queued("short", name="short"))
     began = time.monotonic()
     await offers(handle, ["short"], "of another queue", "short", reserve=0.9)

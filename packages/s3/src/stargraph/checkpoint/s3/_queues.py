@@ -111,11 +111,11 @@ class Queues:
         self._index = index
         self._clock = clock
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
-        self._first_seen: dict[str, str] = {}
 
     async def claim(self, claim: Claim) -> list[RunSummary]:
         processes = await self._processes()
         if claim.reserve and claim.process_id in processes.left:
+            await self._free(claim.process_id)
             # It has come back: what is reserved for it from now on holds.
             await self._store.remove([self._keys.process(claim.process_id)])
         living = {each for each, silent in processes.silence.items() if silent < claim.silent_after}
@@ -159,12 +159,15 @@ class Queues:
 
     async def beat(self, process_id: str, process: ProcessInfo) -> None:
         key = self._keys.process(process_id)
-        if process_id not in self._first_seen:
-            known = _fields(await self._store.get(key))
-            self._first_seen[process_id] = known.get("first_seen") or self._clock.now().isoformat()
+        known = await self._store.get(key)
+        if known is None:
             await self._remove_forgotten()
-        body = {"process": process.model_dump(mode="json"), "first_seen": self._first_seen[process_id]}
-        await self._store.overwrite([key], orjson.dumps(body))
+        elif known == b"":
+            await self._free(process_id)
+        first_seen = _fields(known).get("first_seen") or self._clock.now().isoformat()
+        await self._store.overwrite(
+            [key], orjson.dumps({"process": process.model_dump(mode="json"), "first_seen": first_seen})
+        )
 
     async def processes(self) -> list[ProcessPresence]:
         silence = (await self._processes()).silence
@@ -177,7 +180,6 @@ class Queues:
         return sorted(found, key=lambda each: (each.first_seen, each.process.id or ""))
 
     async def leave(self, process_id: str) -> None:
-        self._first_seen.pop(process_id, None)
         # An empty object says that it has left, so that what is reserved for it is free.
         await self._store.overwrite([self._keys.process(process_id)], b"")
 
@@ -206,6 +208,18 @@ class Queues:
             else:
                 silence[process_id] = max(0.0, silent)
         return _Processes(silence, left)
+
+    async def _free(self, process_id: str) -> None:
+        """Remove what was reserved for a process that has left, before it comes back: it would be reserved again."""
+        keys = [info.key async for info in _listed(self._store, self._keys.reservations)]
+        found = [_Reservation.parse(body) for body in await self._store.get_many(keys)]
+        own = [
+            key
+            for key, reservation in zip(keys, found, strict=True)
+            if reservation is not None and reservation.process_id == process_id
+        ]
+        for begin in range(0, len(own), _PAGE):
+            await self._store.remove(own[begin : begin + _PAGE])
 
     async def _remove_forgotten(self) -> None:
         now = self._clock.now()
