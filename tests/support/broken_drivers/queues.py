@@ -14,6 +14,7 @@ from typing import Any
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import claim_order
 from stargraph.checkpoint.protocol import (
+    Checkpoint,
     GraphVersion,
     ProcessInfo,
     ProcessPresence,
@@ -53,6 +54,23 @@ class BeforeTheirTime(Claims):
         found = await super().claimable(process_id, queues, **arguments)
         later = [run for run in self._summaries(None) if run.due_at is not None and run.due_at > datetime.now(UTC)]
         return [*found, *(run for run in later if run.queue and run.queue.name in queues and run.status == "queued")]
+
+
+@broken("queues.kinds")
+class WorkChangesNoRow(Claims):
+    """The row of a run's queue is written by steps with events of their own: a completed node leaves it as it was."""
+
+    _rows: dict[int, dict[str, str]] = {}  # noqa: RUF012
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        await super().write(checkpoint)
+        if checkpoint.event not in ("completed", "called"):
+            self._rows.setdefault(id(self._store), {})[checkpoint.run_id] = checkpoint.status
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        rows = self._rows.get(id(self._store), {})
+        return [run for run in found if rows.get(run.run_id, run.status) == run.status]
 
 
 @broken("queues.order")

@@ -49,9 +49,11 @@ def queued(run_id: str, *, name: str = "default", **fields: Any) -> Checkpoint:
     return begin(run_id, status="queued", queue=QueueEntry(name=name, **entry), **fields)
 
 
-def taken_by(before: Checkpoint, process: ProcessInfo | None, **fields: Any) -> Checkpoint:
+def taken_by(
+    before: Checkpoint, process: ProcessInfo | None, *, status: Status = "running", **fields: Any
+) -> Checkpoint:
     """The step by which a process begins with a queued run."""
-    return follow(before, event="resumed", status="running", process=process, **fields)
+    return follow(before, event="resumed", status=status, process=process, **fields)
 
 
 async def write_all(handle: Handle, *steps: Checkpoint) -> None:
@@ -89,7 +91,8 @@ async def offers_at_last(
     "Exactly the runs that can go on are handed out: queued and due, sleepers whose time has come, answered ones, and"
     " those whose process is gone.",
     contract="claimable.1, claimable.2, claimable.8",
-    usual_cause="The status alone decides, or a sleeper, an answered run or an orphan is forgotten.",
+    usual_cause="The status or the event alone decides, or a sleeper, an answered run or an orphan is forgotten.",
+    version=2,
 )
 async def kinds(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
@@ -122,11 +125,14 @@ async def kinds(kit: Kit) -> None:
         taken_by(orphan, gone),
         (unseen := queued("unseen")),
         taken_by(unseen, process_info(3)),
+        (begun := queued("went-on")),
+        (paused := taken_by(begun, living, status="paused")),
+        follow(paused, event="completed", status="running", process=None),
         begin("no-queue"),
     )
     for status, taken in ended.items():
         await write_all(handle, queued(status), taken, follow(taken, event="completed", status=status))
-    ready = ["again", "answered", "at-once", "due", "sleeper"]
+    ready = ["again", "answered", "at-once", "due", "sleeper", "went-on"]
     for reader in (handle, other):
         found = sorted(await offered(reader))
         expect(

@@ -28,7 +28,13 @@ from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec, Record
 from stargraph.checkpoint.driver import summary_json
-from stargraph.checkpoint.postgres._queue_index import changes_queue, put, queue_parameters
+from stargraph.checkpoint.postgres._queue_index import (
+    is_at_work,
+    put,
+    queue_parameters,
+    refresh,
+    refresh_parameters,
+)
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 
@@ -214,8 +220,17 @@ class AppendStatements:
     def __init__(self, schema: Schema) -> None:
         self._begin = schema.sql(_BEGIN, keyed="")
         self._begin_keyed = schema.sql(_BEGIN, keyed=_KEYED, number="16", step="0")
-        self._advance = schema.sql(_ADVANCE, open=_OPEN, keyed="")
-        self._advance_keyed = schema.sql(_ADVANCE, open=_OPEN, keyed=_KEYED, number="14", step="$2::bigint")
+        self._advance = {
+            (keyed, queued): schema.sql(
+                _ADVANCE,
+                open=_OPEN,
+                keyed=(_KEYED if keyed else "") + (refresh(14 + keyed) if queued else ""),
+                number="14",
+                step="$2::bigint",
+            )
+            for keyed in (False, True)
+            for queued in (False, True)
+        }
         self._batches = {
             (more, wait): schema.sql(_APPEND_BATCH, open=_OPEN, if_locked="" if wait else "SKIP LOCKED", keyed=more)
             for more in ("", _KEYED_BATCH, _KEYED_BATCH + _PUT)
@@ -232,20 +247,23 @@ class AppendStatements:
             appends: what to store.
             wait: wait for whoever holds a run, instead of leaving it out.
         """
-        queued = [append.last for append in appends if changes_queue(append.checkpoints)]
-        if len(appends) == 1 and len(appends[0]) == 1 and not queued:
+        queued = [append.last for append in appends if append.first.queue is not None]
+        if len(appends) == 1 and len(appends[0]) == 1 and (not queued or is_at_work(appends[0].first)):
             append = appends[0]
             key = append.first.key
+            keyed = () if key is None else (key.encode(),)
             if append.first.step == 0:
-                parameters = _begin_parameters(append)
-                return (self._begin, parameters) if key is None else (self._begin_keyed, (*parameters, key.encode()))
-            parameters = _advance_parameters(append)
-            return (self._advance, parameters) if key is None else (self._advance_keyed, (*parameters, key.encode()))
-        keyed = [step for append in appends for step in append.checkpoints if step.key is not None]
-        more = (_KEYED_BATCH if keyed or queued else "") + (_PUT if queued else "")
+                return self._begin_keyed if keyed else self._begin, (*_begin_parameters(append), *keyed)
+            return self._advance[bool(keyed), bool(queued)], (
+                *_advance_parameters(append),
+                *keyed,
+                *(refresh_parameters(append.first) if queued else ()),
+            )
+        with_key = [step for append in appends for step in append.checkpoints if step.key is not None]
+        more = (_KEYED_BATCH if with_key or queued else "") + (_PUT if queued else "")
         return self._batches[more, wait], (
             *_batch_parameters(appends),
-            *(_key_parameters(keyed) if more else ()),
+            *(_key_parameters(with_key) if more else ()),
             *(queue_parameters(queued) if queued else ()),
         )
 

@@ -35,6 +35,18 @@ _PUT: Final = """, queued AS (
 )"""
 """A part of the statement that appends: written only if it says something new."""
 
+# Whatever finds nothing to change locks nothing, which a conflict of an INSERT does.
+_REFRESH: Final = """, queued AS (
+    UPDATE {schema}.queued AS known
+    SET queue = {1}, state = {2}, priority = {3}::integer, order_at = {4}::timestamptz, wake_at = {5}::timestamptz,
+        version = {6}::bytea, concurrency_key = {7}::bytea, process_id = {8}, reserved_by = NULL, reserved_until = NULL
+    WHERE known.run_id IN (SELECT run_id FROM taken)
+        AND (known.queue, known.state, known.priority, known.order_at, known.wake_at, known.version,
+             known.concurrency_key, known.process_id, known.reserved_by)
+        IS DISTINCT FROM ({1}::text, {2}::text, {3}, {4}, {5}, {6}, {7}, {8}::text, NULL)
+)"""
+"""Likewise for a single run that has a row already, which mostly says the same."""
+
 # $1 the statuses of runs that are not open, $2 the run to begin after, $3 how many; of the pages in the order of ids.
 _OPEN_RUNS: Final = """
 SELECT run_id, summary, {columns} FROM {schema}.runs AS r LEFT JOIN {schema}.queued AS q USING (run_id)
@@ -73,7 +85,19 @@ def put(first: int) -> str:
     Args:
         first: the number of the first of its parameters.
     """
-    text = _PUT
+    return _numbered(_PUT, first)
+
+
+def refresh(first: int) -> str:
+    """Return the part of a statement that keeps the row of one run here as `refresh_parameters` says.
+
+    Args:
+        first: the number of the first of its parameters.
+    """
+    return _numbered(_REFRESH, first)
+
+
+def _numbered(text: str, first: int) -> str:
     for number in range(10, 0, -1):
         text = text.replace(f"{{{number}}}", f"${first + number - 1}")
     return text
@@ -82,16 +106,25 @@ def put(first: int) -> str:
 def queue_parameters(latest: Sequence[Checkpoint | RunSummary]) -> tuple[list[Any], ...]:
     """Return the parameters of `put`, for the latest checkpoints of runs."""
     rows = [(step.run_id, queued_row(step)) for step in latest if step.queue is not None]
-    kept = [(run_id, *row[:-1], row.process_id or "") for run_id, row in rows if row is not None]
+    kept = [(run_id, *_values(row)) for run_id, row in rows if row is not None]
     columns = [list(column) for column in zip(*kept, strict=True)] or [[] for _ in range(9)]
     return (*columns, [run_id for run_id, row in rows if row is None])
 
 
-def changes_queue(checkpoints: Sequence[Checkpoint]) -> bool:
-    """Return whether steps may change what is kept here of their run: those of a run at work do not."""
-    return checkpoints[0].queue is not None and not all(
-        step.status == "running" and step.event in ("completed", "called") for step in checkpoints
-    )
+def refresh_parameters(latest: Checkpoint) -> tuple[object, ...]:
+    """Return the parameters of `refresh`, for the latest checkpoint of a run of a queue that has not ended."""
+    row = queued_row(latest)
+    assert row is not None
+    return _values(row)
+
+
+def _values(row: QueuedRow) -> tuple[object, ...]:
+    return (*row[:-1], row.process_id or "")
+
+
+def is_at_work(checkpoint: Checkpoint) -> bool:
+    """Return whether a step of a run most likely leaves its row here as it is."""
+    return checkpoint.step > 0 and checkpoint.status == "running" and checkpoint.event in ("completed", "called")
 
 
 class QueueIndex:
@@ -149,7 +182,7 @@ def _wrong(rows: Sequence[asyncpg.Record]) -> list[RunSummary]:
         else:
             # The claim that finds a run whose time has come notes it as ready.
             state = row["state"] if (row["state"], wanted.state) == ("ready", "scheduled") else wanted.state
-            is_right = found == (*wanted._replace(state=state)[:-1], wanted.process_id or "")
+            is_right = found == _values(wanted._replace(state=state))
         if not is_right:
             wrong.append(run)
     return wrong
