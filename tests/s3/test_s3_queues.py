@@ -51,8 +51,8 @@ async def test_a_process_that_comes_back_has_nothing_reserved(stores: Stores) ->
         await handle.write(first(run_id, status="queued", queue=QueueEntry()))
     process = ProcessInfo(id="0" * 16, host="h", pid=1, version="1")
 
-    async def claimed(store: S3Checkpointer, process_id: str, **arguments: int) -> list[str]:
-        return [run.run_id for run in await store.claimable(process_id * 16, ["default"], reserve=60, **arguments)]
+    async def claimed(store: S3Checkpointer, process_id: str, *, limit: int) -> list[str]:
+        return [run.run_id for run in await store.claimable(process_id * 16, ["default"], reserve=60, limit=limit)]
 
     await handle.beat(process)
     assert await claimed(handle, "0", limit=2) == ["a", "b"]
