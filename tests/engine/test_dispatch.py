@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from support.history_cursors import CursorStore
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint import memory
@@ -240,23 +241,6 @@ async def test_reads_refuse_what_no_key_of_ours_sealed(store: MemoryCheckpointer
     with pytest.raises(CheckpointCorruptedError) as caught:
         await dispatch.read_latest(store, "r", keyring=theirs)
     assert caught.value.reason == "unknown-key"
-
-
-class CursorStore(memory.MemoryCheckpointer):
-    """Holds something as long as a history is read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open = 0
-
-    async def history(self, run_id: str, **options: Any) -> AsyncIterator[Checkpoint]:
-        self.open += 1
-        try:
-            async for record in super().history(run_id, **options):
-                yield record
-        finally:
-            await asyncio.sleep(0)
-            self.open -= 1
 
 
 @pytest.mark.parametrize("reads", ["history", "read_steps", "each"])

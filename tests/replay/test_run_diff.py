@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from support import calling_nodes, nodes
 from support.graphs import everything, graph
+from support.history_cursors import CursorStore
 from support.memory import MemoryCheckpointer
 
-from stargraph.checkpoint import memory
-from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
+from stargraph.checkpoint.protocol import Checkpointer
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import CheckpointNotFoundError
 from stargraph.graph import Context, Graph, Run
@@ -70,22 +69,6 @@ async def test_loops_find_each_other_round_by_round(store: MemoryCheckpointer) -
         (None, 5, []),
         (4, 6, ["~ state.n: 3 → 5"]),
     ]
-
-
-class CursorStore(memory.MemoryCheckpointer):
-    """Holds something as long as a history is read."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open = 0
-
-    async def history(self, run_id: str, **options: Any) -> AsyncIterator[Checkpoint]:
-        self.open += 1
-        try:
-            async for record in super().history(run_id, **options):
-                yield record
-        finally:
-            self.open -= 1
 
 
 async def test_the_histories_are_closed_at_the_end() -> None:
