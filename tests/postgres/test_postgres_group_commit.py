@@ -65,8 +65,8 @@ async def test_a_crowd_stays_together(checkpointer: PostgresCheckpointer, statem
 
     await asyncio.gather(*(write(chain(10)) for _ in range(60)))
     alone = [sql for sql in statements if "unnest" not in sql]
-    assert len(alone) <= 4  # the first ones, which know of no others
-    # In two halves, of which one is built while the other one is stored; they drift apart a little.
+    # In two halves, of which one is built while the other one is stored; one of them may be a single run.
+    assert len(alone) <= 2 + 10
     assert len(statements) <= 40
 
 

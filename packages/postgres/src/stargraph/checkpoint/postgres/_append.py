@@ -20,14 +20,13 @@ statement reads the tail, with a snapshot of its own.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from stargraph.checkpoint.codec import Codec, Record
 from stargraph.checkpoint.driver import summary_json
+from stargraph.checkpoint.postgres._indexed_text import indexed_tags, indexed_text
 from stargraph.checkpoint.postgres._queue_index import (
     is_at_work,
     put,
@@ -162,7 +161,6 @@ DELETED: Final = "deleted"
 """The status of a row that only says that its run is gone."""
 
 _LARGE: Final = 8 * 1024 * 1024
-_LONGEST_KEY: Final = 200  # An index entry has to fit a third of a page.
 
 
 @dataclass(slots=True)
@@ -318,24 +316,6 @@ def encode_alone(checkpoints: Sequence[Checkpoint], codec: Codec) -> Append:
 def encode_each_alone(checkpoints: Sequence[Checkpoint], codec: Codec) -> Append:
     """Return steps of one run as an append of which each record is decoded from nothing but itself."""
     return _append_of(checkpoints, [codec.encode_alone(checkpoint) for checkpoint in checkpoints], codec)
-
-
-def indexed_text(text: str) -> str:
-    """Return what stands for a text in an index: JSON in ASCII, or a hash of it if it is long.
-
-    A text column takes neither NUL nor, in every database, all characters, and an index no long ones.
-    """
-    return _indexed(text)
-
-
-def indexed_tags(metadata: Mapping[str, str]) -> list[str]:
-    """Return metadata as the words that a search looks for."""
-    return [_indexed(pair) for pair in metadata.items()]
-
-
-def _indexed(value: object) -> str:
-    text = json.dumps(value, separators=(",", ":"))
-    return text if len(text) <= _LONGEST_KEY else f"sha256:{hashlib.sha256(text.encode()).hexdigest()}"
 
 
 def _append_of(checkpoints: Sequence[Checkpoint], records: Sequence[Record], codec: Codec) -> Append:

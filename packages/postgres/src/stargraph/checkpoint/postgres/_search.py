@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from stargraph.checkpoint.driver import RunMatcher, RunQuery
-from stargraph.checkpoint.postgres._append import indexed_tags, indexed_text
+from stargraph.checkpoint.postgres._indexed_text import indexed_tags, indexed_text
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import is_run_id
 

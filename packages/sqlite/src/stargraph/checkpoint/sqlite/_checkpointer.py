@@ -221,8 +221,7 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         if cached is not None and not cached.large:
             await asyncio.sleep(0)  # so that many reads in a row do not hold the loop
             store = self._opened()
-            is_latest = store.read_here(partial(_read.is_latest, run_id=run_id, digest=cached.mark))
-            if is_latest:
+            if is_latest := store.read_here(partial(_read.is_latest, run_id=run_id, digest=cached.mark)):
                 return cached.checkpoint()
             if is_latest is not None:
                 cached = None
