@@ -17,7 +17,7 @@ from support.places import Place, SQLitePlace
 from support.postgres_target import connection_to
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
-from stargraph.errors import CheckpointError
+from stargraph.errors import CheckpointError, StargraphError
 from stargraph.langgraph import StargraphSaver
 
 from .test_saver import checkpoint, ids, place_of, put
@@ -214,8 +214,9 @@ async def test_a_synchronous_method_on_a_loop_of_its_own_says_what_to_do() -> No
     async def misuse() -> None:
         saver.get_tuple(place_of("t"))
 
-    with saver, pytest.raises(RuntimeError, match="await"):
+    with saver, pytest.raises(StargraphError, match="Await the async method") as caught:
         await asyncio.to_thread(saver._thread.run, misuse())
+    assert caught.value.reason == "sync-in-async"
 
 
 async def test_leaving_a_saver_closes_the_connections_of_both_kinds_of_methods(postgres: str) -> None:

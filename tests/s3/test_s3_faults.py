@@ -307,8 +307,8 @@ async def test_a_cancelled_deletion_can_be_done_again(watched: Stores, proxy: Fa
         for checkpoint in run:
             await store.write(checkpoint)
         await _cancelled_at(proxy, number, "slow", partial(store.delete_run, run[0].run_id))
-        # From the claim on, it reads as unknown.
-        assert await store.read_latest(run[0].run_id) is None
+        # From the claim on, which is the third request, it reads as unknown.
+        assert await store.read_latest(run[0].run_id) == (run[-1] if number == 2 else None)
         await store.delete_run(run[0].run_id)
         assert await store.list_runs() == []
         assert [await store.read_at_step(run[0].run_id, step) for step in range(4)] == [None] * 4
