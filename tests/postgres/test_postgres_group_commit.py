@@ -59,14 +59,18 @@ async def test_concurrent_writes_share_statements(checkpointer: PostgresCheckpoi
 
 
 async def test_a_crowd_stays_together(checkpointer: PostgresCheckpointer, statements: list[str]) -> None:
+    ends: list[int] = []
+
     async def write(run: list[Checkpoint]) -> None:
         for checkpoint in run:
             await checkpointer.write(checkpoint)
+        ends.append(len(statements))
 
     await asyncio.gather(*(write(chain(10)) for _ in range(60)))
-    alone = [sql for sql in statements if "unnest" not in sql]
-    # In two halves, of which one is built while the other one is stored; one of them may be a single run.
-    assert len(alone) <= 2 + 10
+    # Those whose first write took long are late by some steps, and at last alone: the crowd has gone then.
+    alone = [sql for sql in statements[: min(ends)] if "unnest" not in sql]
+    assert len(alone) <= 4  # the first ones, which know of no others
+    # In two halves, of which one is built while the other one is stored; they drift apart a little.
     assert len(statements) <= 40
 
 
