@@ -18,7 +18,7 @@ export STARGRAPH_TEST_POSTGRES_BINARIES ?= $(subst $(empty) $(empty),:,$(PROGRAM
 
 EXAMPLES := agent nightly dask langgraph driver
 
-.PHONY: setup lock test test-thorough torture servers broken-drivers contract-checks public-api screenshots ui-measures demo bench docs \
+.PHONY: setup lock test test-thorough torture servers broken-drivers certificates contract-checks public-api screenshots ui-measures demo bench docs \
 	release audit version lint types check clean examples $(EXAMPLES:%=example-%)
 
 # Runs the tests, a process for each core; PYTEST_ARGS picks some, as in: make test PYTEST_ARGS="tests/core -k digest"
@@ -47,6 +47,11 @@ torture: setup
 # Prints which broken driver fails which check of the conformance kit; DRIVERS_ARGS=--csv makes a table of it.
 broken-drivers: setup
 	@cd tests && ../$(BIN)/python -m support.broken_drivers.matrix $(DRIVERS_ARGS)
+
+# Runs every check of the conformance kit against SQLite, PostgreSQL and S3, and leaves the signed reports in build/certificates; S3 takes
+# twenty minutes. DRIVERS="sqlite postgres" picks some.
+certificates: setup
+	@cd tests && ../$(BIN)/python -m support.certificates $(DRIVERS)
 
 # Writes the table of which check proves which sentence of the contract.
 contract-checks: setup
