@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Any, Final
 
-from pydantic import BaseModel, RootModel
+from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaValidator, core_schema
 
@@ -224,9 +224,10 @@ def in_order(value: object, plain: JsonValue) -> JsonValue:
     """
     if isinstance(value, AbstractSet) and isinstance(plain, list):
         return sorted(plain) if all(type(item) is str for item in plain) else sorted(plain, key=canonical)
-    if isinstance(value, RootModel):
-        return in_order(value.root, plain)
     if isinstance(value, BaseModel):
+        # A `RootModel`, whose import would build a validator, by what it says of itself.
+        if value.__pydantic_root_model__:
+            return in_order(value.__dict__["root"], plain)
         value = value.__dict__
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         value = {field.name: getattr(value, field.name, None) for field in dataclasses.fields(value)}

@@ -168,7 +168,7 @@ class ClassField:
         return update.fresh()
 
 
-_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any)
+_ANYTHING: TypeAdapter[Any] = TypeAdapter(Any, config=ConfigDict(defer_build=True))
 
 
 def reduced(reducer: Reducer, value: Any, update: Any, path: str) -> Any:

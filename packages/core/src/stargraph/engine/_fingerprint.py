@@ -12,7 +12,6 @@ import types
 import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from importlib.metadata import packages_distributions, version
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import JsonValue
@@ -181,6 +180,9 @@ def _by_distribution(target: object) -> str | None:
     module = plain_name(getattr(target, "__module__", None) or "")
     if module.partition(".")[0] in sys.stdlib_module_names:
         return f"python:{module}:{getattr(target, '__qualname__', '')}"
+    # Imported for compiled code only: importing the engine must stay quick.
+    from importlib.metadata import packages_distributions, version
+
     names = packages_distributions().get(module.partition(".")[0])
     if not names:
         return None

@@ -61,4 +61,4 @@ class ForkOverrides:
         )
 
 
-_FIRST = StepRange(first=0, last=0)
+_FIRST = StepRange.model_construct(first=0, last=0)

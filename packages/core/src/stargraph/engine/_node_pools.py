@@ -10,7 +10,7 @@ import queue
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
@@ -214,6 +214,8 @@ class NodePools:
             Exception: the executor is broken.
             TimeoutError: its time is over.
         """
+        from concurrent.futures import ProcessPoolExecutor  # imports multiprocessing, which most runs do without
+
         assert self._given is not None
         future = self._given.submit(call)
         done = _end_of(future)
