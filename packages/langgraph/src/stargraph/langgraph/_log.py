@@ -55,6 +55,7 @@ class ThreadLog:
         self.namespace: Final = namespace
         self._executor_id = secrets.token_hex(16)
         self._tail: Checkpoint | None = None
+        self._last_checkpoint: StoredStep | None = None  # stored or read; writes may have followed it
         self._was_absent = False  # when it was read last, and nothing was appended since
         self.channels: Final = Channels()
         self._fixed_run: str | None = None
@@ -90,12 +91,20 @@ class ThreadLog:
         return self._writer is None
 
     def known(self, checkpoint_id: str | None) -> StoredStep | None:
-        """Return a checkpoint if it is the one that was stored or read last; else None, without I/O."""
-        return StoredStep(self._tail) if self._tail is not None and self._tail.key == checkpoint_id else None
+        """Return a checkpoint if it is the one that was stored or read last; else None, without I/O.
+
+        Others may have added writes to it since.
+        """
+        if self._tail is not None and self._tail.key == checkpoint_id:
+            return StoredStep(self._tail)
+        # Writes of the next checkpoint are mostly stored before it, and are the tail then.
+        last = self._last_checkpoint
+        return last if last is not None and last.checkpoint_id == checkpoint_id else None
 
     def forget_tail(self) -> None:
         """Read the log before it is written next."""
         self._tail = None
+        self._last_checkpoint = None
         self._was_absent = False
         self._store.forget(self.thread_id, self.namespace)
 
@@ -346,8 +355,10 @@ class ThreadLog:
                     raise
             else:
                 self._tail = steps[-1]
-                for step in steps:
-                    self._store.cache.add(StoredStep(step))
+                for step in map(StoredStep, steps):
+                    self._store.cache.add(step)
+                    if step.has_checkpoint:
+                        self._last_checkpoint = step
                 return
         raise CheckpointError(
             f"thread {self.thread_id!r}: {_MOST_RETRIES} attempts to append found that others had appended first",
