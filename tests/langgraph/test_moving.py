@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import sqlite3
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +87,52 @@ def test_a_file_of_another_kind_is_named_without_a_traceback(
     assert (tmp_path / "text.py").read_text() == "nothing = None\n" * 100
 
 
+def stargraph_store(file: Path) -> None:
+    with StargraphSaver.from_url(str(file)) as saver:
+        approval(saver).invoke({"n": 0, "log": []}, config())
+
+
+def other_database(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE checkpoints (kilometre INTEGER)")
+
+
+def database_without_threads(file: Path) -> None:
+    with contextlib.closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE orders (id INTEGER)")
+
+
+@pytest.mark.parametrize(
+    ("make", "words", "complaint"),
+    [
+        (stargraph_store, ["export", "x", "x"], "it is a Stargraph store"),
+        (stargraph_store, ["import", "x", "new"], "it is a Stargraph store"),
+        (other_database, ["import", "x", "new"], "its table 'checkpoints' is not that of LangGraph's own saver"),
+        (other_database, ["export", "ours", "x"], "its table 'checkpoints' is not that of LangGraph's own saver"),
+        (database_without_threads, ["import", "x", "new"], "it holds no threads"),
+        (Path.touch, ["import", "x", "new"], "it holds no threads"),
+    ],
+)
+def test_what_is_no_database_of_their_saver_is_refused_before_it_is_changed(
+    make: Callable[[Path], None],
+    words: list[str],
+    complaint: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    make(tmp_path / "x")
+    stargraph_store(tmp_path / "ours")
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    monkeypatch.setattr("sys.argv", ["stargraph-langgraph", *words])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    assert f"error: x: {complaint}" in capsys.readouterr().err
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
 def test_an_export_makes_no_store(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -155,3 +204,50 @@ async def test_threads_move_from_their_database_and_back(postgres: str, tmp_path
         assert comparable(await history(approval(saver), config())) == expected
     await connection.execute(f"DROP SCHEMA {schema} CASCADE")
     await connection.close()
+
+
+@pytest.mark.thorough
+async def test_a_database_is_only_read_by_an_import_and_refused_if_it_holds_something_else(
+    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = f"theirs_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(f"CREATE SCHEMA {schema}")
+    separator = "&" if "?" in postgres else "?"
+    path = f"{postgres}{separator}options=-csearch_path%3D{schema}"
+    read_only = f"{path}%20-cdefault_transaction_read_only%3Don"
+
+    def refused(*words: object) -> str:
+        monkeypatch.setattr("sys.argv", ["stargraph-langgraph", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        assert ended.value.code == 2
+        return capsys.readouterr().err
+
+    async def tables() -> Any:
+        return await connection.fetch("SELECT * FROM pg_tables WHERE schemaname = $1 ORDER BY tablename", schema)
+
+    try:
+        assert "it holds no threads" in await asyncio.to_thread(refused, "import", path, tmp_path / "ours.sqlite")
+        assert await tables() == []
+        async with AsyncPostgresSaver.from_conn_string(path) as saver:
+            await saver.setup()
+            await approval(saver).ainvoke({"n": 0, "log": []}, config())
+        done = await call("import", read_only, tmp_path / "ours.sqlite")
+        assert done.exit_code == 0, done.output
+        assert "3 checkpoints copied and verified" in done.output
+        # The last migration is one that they have not run yet.
+        await connection.execute(
+            f"DELETE FROM {schema}.checkpoint_migrations WHERE v = (SELECT max(v) FROM {schema}.checkpoint_migrations)"
+        )
+        assert "read-only transaction" in await asyncio.to_thread(refused, "import", read_only, tmp_path / "x.sqlite")
+        await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+        async with StargraphSaver.from_url(f"{postgres}{separator}schema={schema}") as ours:
+            await approval(ours).ainvoke({"n": 0, "log": []}, config())
+        before = await tables()
+        told = await asyncio.to_thread(refused, "export", tmp_path / "ours.sqlite", path)
+        assert "it is a Stargraph store" in told
+        assert await tables() == before
+    finally:
+        await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+        await connection.close()

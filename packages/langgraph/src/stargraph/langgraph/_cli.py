@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import sqlite3
 import sys
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from contextlib import AbstractAsyncContextManager
+from typing import Annotated, NoReturn
 
 import typer
 
 from stargraph.checkpoint.registry import open_checkpointer, redact, redact_text
-from stargraph.errors import CheckpointError, StargraphError, StoreUnavailableError
+from stargraph.errors import CheckpointError, StargraphError
 from stargraph.langgraph._move import MoveReport, Saver, copy_threads
 from stargraph.langgraph._saver import StargraphSaver
+from stargraph.langgraph._theirs import theirs, theirs_file
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -34,9 +32,10 @@ def import_threads(
     source: Annotated[str, typer.Argument(help=_THEIRS)], dest: Annotated[str, typer.Argument(help=_OURS)]
 ) -> None:
     """Copy all threads of LangGraph's own saver into a Stargraph store. Repeat it if it is interrupted."""
-    if not _is_postgres(source) and not _file(source).is_file():
-        raise typer.BadParameter(f"there is no file {str(_file(source))!r}", param_hint="SOURCE")
-    _run(_theirs(source), StargraphSaver.from_url(dest), source, dest)
+    file = theirs_file(source)
+    if file is not None and not file.is_file():
+        raise typer.BadParameter(f"there is no file {str(file)!r}", param_hint="SOURCE")
+    _run(theirs(source, is_source=True), StargraphSaver.from_url(dest), source, dest)
 
 
 @app.command("export")
@@ -44,7 +43,7 @@ def export_threads(
     source: Annotated[str, typer.Argument(help=_OURS)], dest: Annotated[str, typer.Argument(help=_THEIRS)]
 ) -> None:
     """Copy all threads of a Stargraph store to LangGraph's own saver. Repeat it if it is interrupted."""
-    _run(_ours(source), _theirs(dest), source, dest)
+    _run(_ours(source), theirs(dest, is_source=False), source, dest)
 
 
 def main() -> None:
@@ -102,50 +101,6 @@ def _counted(number: int, noun: str) -> str:
 def _progress(done: int, of: int) -> None:
     if sys.stderr.isatty():
         typer.echo(f"\r{done:,} of {of:,} checkpoints", nl=done == of, err=True)
-
-
-def _unusable(name: str, error: Exception) -> StoreUnavailableError:
-    return StoreUnavailableError(
-        f"{redact(name)}: LangGraph's saver cannot use it: {redact_text(str(error).strip())}",
-        reason="store-failed",
-        hint="Name the SQLite file or the database of LangGraph's own saver, and check that it can be reached.",
-    )
-
-
-def _is_postgres(name: str) -> bool:
-    return name.startswith(("postgresql://", "postgres://"))
-
-
-def _file(name: str) -> Path:
-    return Path(name.removeprefix("sqlite:///"))
-
-
-@asynccontextmanager
-async def _theirs(name: str) -> AsyncIterator[Any]:
-    if _is_postgres(name):
-        try:
-            import psycopg
-
-            from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
-        except ImportError:
-            raise typer.BadParameter("pip install langgraph-checkpoint-postgres") from None
-        try:
-            async with AsyncPostgresSaver.from_conn_string(name) as saver:
-                await saver.setup()
-                yield saver
-        except psycopg.Error as error:
-            raise _unusable(name, error) from error
-        return
-    try:
-        from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
-    except ImportError:
-        raise typer.BadParameter("pip install langgraph-checkpoint-sqlite") from None
-    try:
-        async with AsyncSqliteSaver.from_conn_string(str(_file(name))) as lite:
-            await lite.setup()
-            yield lite
-    except sqlite3.Error as error:
-        raise _unusable(name, error) from error
 
 
 if __name__ == "__main__":
