@@ -13,7 +13,7 @@ import pytest
 
 from stargraph.audit import anchor, verify, verify_run
 from stargraph.checkpoint.memory import MemoryCheckpointer
-from stargraph.errors import CheckpointError, StateError
+from stargraph.errors import CheckpointError, GraphError, StateError
 from stargraph.graph import Graph, GraphBuilder, RunRequest, cancel, pause, respond
 from stargraph.replay import Overlay, compare_runs, open_fork, replay
 from stargraph.transfer import copy_runs, delete_runs, export_runs, import_runs, move_runs
@@ -115,3 +115,28 @@ async def test_a_run_id_that_is_none_is_refused_and_never_made_up(run_id: Any) -
         with pytest.raises(CheckpointError):
             await again
     assert [known.run_id for known in await store.list_runs()] == ["r"]
+
+
+@pytest.mark.parametrize("metadata", ["team", ["team"], {"attempt": 1}, {1: "a"}], ids=repr)
+async def test_metadata_that_is_no_dict_of_texts_is_refused(metadata: Any) -> None:
+    with pytest.raises(TypeError, match=r"^metadata .*: give "):
+        await graph.start(checkpointer=MemoryCheckpointer(), metadata=metadata)
+    with pytest.raises(TypeError, match=r"^metadata .*: give "):
+        await graph.enqueue(MemoryCheckpointer(), metadata=metadata)
+
+
+async def test_an_executor_is_an_executor() -> None:
+    with pytest.raises(TypeError, match=r"executor is 5: pass an instance of concurrent\.futures\.Executor"):
+        await graph.start(checkpointer=MemoryCheckpointer(), executor=5)  # type: ignore[arg-type]
+
+
+def test_a_name_is_not_a_node() -> None:
+    builder = GraphBuilder("g")
+    with pytest.raises(GraphError) as caught:
+        builder.node("first")(len)  # type: ignore[call-overload]
+    assert caught.value.message == "'first' is not a function"
+    assert "@builder.node(id=…)" in (caught.value.hint or "")
+
+
+def test_a_builder_without_an_id_has_a_repr() -> None:
+    assert repr(GraphBuilder(None)) == "GraphBuilder(None, 0 nodes)"  # type: ignore[call-overload]

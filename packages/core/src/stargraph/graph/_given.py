@@ -1,4 +1,4 @@
-"""What a program gives for the inputs of a run."""
+"""What a program gives for the inputs and the metadata of a run."""
 
 from __future__ import annotations
 
@@ -24,3 +24,19 @@ def as_inputs(inputs: object) -> dict[str, JsonValue]:
         hint="vars(…) and dataclasses.asdict(…) make a dict of an object.",
         path="inputs",
     )
+
+
+def as_metadata(metadata: object) -> dict[str, str]:
+    """Return the metadata of a run as a dict; None is none.
+
+    Raises:
+        TypeError: they are not a mapping from text to text.
+    """
+    if metadata is None:
+        return {}
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"metadata is of type {type(metadata).__qualname__}: give a dict of texts")
+    for name, value in metadata.items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"metadata holds {name!r:.80}: {value!r:.80}: give texts, as in {{'team': 'post'}}")
+    return dict(metadata)

@@ -16,7 +16,7 @@ class RunOptions:
     """How a run is executed; `Graph.start` says what each option means.
 
     Raises:
-        TypeError: one of `middleware` is not a middleware.
+        TypeError: one of `middleware` is not a middleware, or `executor` is not an executor.
         ValueError: there is no such durability, or `watch` is negative.
     """
 
@@ -28,6 +28,8 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_middleware(self.middleware)
+        if self.executor is not None and not isinstance(self.executor, Executor):
+            raise TypeError(f"executor is {self.executor!r:.80}: pass an instance of concurrent.futures.Executor")
         if self.durability not in get_args(Durability):
             raise ValueError(f"durability is {self.durability!r}: use one of {', '.join(get_args(Durability))}")
         if not self.watch >= 0:

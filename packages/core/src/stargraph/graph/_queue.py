@@ -13,7 +13,7 @@ from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue, Q
 from stargraph.engine import Plan, Start, first_record, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError
 from stargraph.graph._control import append, refuse_ended_or_child
-from stargraph.graph._given import as_inputs
+from stargraph.graph._given import as_inputs, as_metadata
 from stargraph.graph._records import new_run_id
 from stargraph.runtime import dispatch
 
@@ -89,7 +89,7 @@ def queued_record(plan: Plan, request: RunRequest, start: Start) -> Checkpoint:
         start,
         run_id=new_run_id() if request.run_id is None else check_run_id(request.run_id),
         executor_id=new_executor_id(),
-        metadata=request.metadata or {},
+        metadata=as_metadata(request.metadata),
         queue=entry,
     )
 

@@ -18,7 +18,7 @@ from stargraph.errors import CheckpointError
 from stargraph.graph._control import CANCEL_GRACE, cancel, check_answer, respond
 from stargraph.graph._execution import Execution
 from stargraph.graph._executor import RunExecutor
-from stargraph.graph._given import as_inputs
+from stargraph.graph._given import as_inputs, as_metadata
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._options import RunOptions
 from stargraph.graph._records import new_run_id
@@ -60,7 +60,7 @@ class Run(Generic[S]):
         self._checkpointer = checkpointer
         self._store = observed(checkpointer, options.hooks.store)
         self._inputs = {} if inputs is None else as_inputs(inputs)
-        self._metadata = dict(metadata or {})
+        self._metadata = as_metadata(metadata)
         self._keyring = keyring
         self._opening = opening
         self._allow_effects = allow_effects

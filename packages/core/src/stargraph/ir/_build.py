@@ -94,7 +94,7 @@ class GraphBuilder(Generic[S]):
         self._ids: list[tuple[Callable[..., Any], str]] = []
 
     def __repr__(self) -> str:
-        return f"GraphBuilder({self._keys['id']!r}, {len(self._nodes)} nodes)"
+        return f"GraphBuilder({self._keys.get('id')!r}, {len(self._nodes)} nodes)"
 
     @property
     def id(self) -> str:
@@ -149,7 +149,7 @@ class GraphBuilder(Generic[S]):
         isolation: Literal["thread", "process"] | None = None,
         max_overrun: float | None = None,
     ) -> Any:
-        """Add a function, or a class with `execute`, as the next node: `@graph.node` or `@graph.node(timeout=20)`.
+        """Add a function, or a class with `execute`, as the next node: `@builder.node` or `@builder.node(timeout=20)`.
 
         Args:
             code: the function or class; it is returned unchanged.
@@ -165,6 +165,12 @@ class GraphBuilder(Generic[S]):
         attempts = {"retry": retry, "timeout": timeout, "isolation": isolation, "max_overrun": max_overrun}
 
         def add(code: Callable[..., Any]) -> Callable[..., Any]:
+            if isinstance(code, str):
+                raise GraphError(
+                    f"{code!r:.80} is not a function",
+                    reason="invalid-graph",
+                    hint="@builder.node takes a function or a class; @builder.node(id=…) names the node.",
+                )
             kind = callable_path(code)
             node_id = id or str(getattr(code, "__name__", ""))
             if kind.startswith(f"{SESSION}:") and self._replaced(node_id, kind, code, attempts):
@@ -195,7 +201,7 @@ class GraphBuilder(Generic[S]):
         id: str | None = None,  # noqa: A002 - the name that the file has
         description: str | None = None,
     ) -> Edge:
-        """Say what follows a node, as in `graph.after(classify, when="state.severity >= 4").goto(ask)`.
+        """Say what follows a node, as in `builder.after(classify, when="state.severity >= 4").goto(ask)`.
 
         The first rule of a node that applies decides. Without one, the next node in order follows.
 
@@ -294,7 +300,7 @@ class GraphBuilder(Generic[S]):
                 GraphError(
                     f"the graph {self._keys['id']!r} has no nodes",
                     reason="invalid-graph",
-                    hint="Decorate a function with @graph.node, or call graph.add_node(id, kind).",
+                    hint="Decorate a function with @builder.node, or call builder.add_node(id, kind).",
                 )
             )
         for index, rule in enumerate(self._rules):
@@ -357,7 +363,9 @@ class GraphBuilder(Generic[S]):
                 if ids
                 else f"{name} is not a node of the graph {self._keys['id']!r}{did_you_mean(name, known)}",
                 reason="invalid-graph",
-                hint="Name one by its id." if ids else "Decorate it with @graph.node first, or name a node by its id.",
+                hint="Name one by its id."
+                if ids
+                else "Decorate it with @builder.node first, or name a node by its id.",
             )
         )
 
@@ -391,7 +399,7 @@ def _named_class(state_class: type[Any]) -> str:
         raise GraphError(
             f"{state_class!r:.80} is not a class of states",
             reason="bad-state-class",
-            hint="Give a pydantic model, a dataclass or a TypedDict; graph.state(name=type) declares single fields.",
+            hint="Give a pydantic model, a dataclass or a TypedDict; builder.state(name=type) declares single fields.",
         )
     return callable_path(state_class)
 
