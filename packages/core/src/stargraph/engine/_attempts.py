@@ -152,7 +152,7 @@ class Attempts:
                 await self._call_log.settle()
             if forgotten and raised is None:
                 raised = NodeError(
-                    f"the node did not await ctx.call({forgotten[0]!r}, …), so that call was not made",
+                    f"the node did not await ctx.call({forgotten[0]!r}, …), so the call was not made",
                     reason="call-not-awaited",
                     hint="Await ctx.call(…), ctx.emit(…, stored=True), and everything that the node starts before it"
                     " returns.",

@@ -83,7 +83,8 @@ class Expression:
             raise StateError(
                 f"{self.text!r} cannot be evaluated: {value.value()}",
                 reason="expression-failed",
-                hint="Guard a field that may be missing with has(state.field).",
+                hint="It must fit every state that it may see: has(state.field) and size(state.list) ask first."
+                " `stargraph validate` checks it against the types of the fields.",
             )
         return value.plain_value()
 

@@ -12,7 +12,7 @@ from typing import Any
 from stargraph.engine._context import Context
 from stargraph.engine._imports import Modules
 from stargraph.engine._prompts import fill_prompt
-from stargraph.engine._signatures import CONTEXT_NAME, Arguments, SignatureFault, arguments_of
+from stargraph.engine._signatures import Arguments, SignatureFault, arguments_of
 from stargraph.errors import GraphError, StateError
 from stargraph.ir import NodeSpec
 
@@ -73,8 +73,7 @@ def build_node(spec: NodeSpec, modules: Modules) -> Node:
         raise GraphError(
             f"{owner}: {spec.kind} {fault}",
             reason="wrong-signature",
-            hint=f"A node takes (state) or (state, {CONTEXT_NAME}); a context of another name is annotated as"
-            " Context, and every other parameter needs a default.",
+            hint=fault.hint,
         ) from None
     return Node(spec, code, function, arguments, retried, _is_async_here(spec, function))
 
@@ -104,7 +103,7 @@ async def _wait(spec: NodeSpec, state: object, context: Context) -> None:
         moment = datetime.fromisoformat(text)
     except ValueError:
         raise StateError(
-            f"node {spec.id!r} waits until {text!r:.80}, which is no time",
+            f"node {spec.id!r} waits until {text!r:.80}, which is not a time",
             reason="bad-time",
             hint="Write a time as ISO 8601 with its offset, as in 2027-01-31T09:00:00Z.",
             node=spec.id,

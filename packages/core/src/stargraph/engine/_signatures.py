@@ -26,7 +26,19 @@ _OPEN: Final = (Parameter.VAR_POSITIONAL, Parameter.VAR_KEYWORD)
 
 
 class SignatureFault(Exception):
-    """Why a callable cannot be a node."""
+    """Why a callable cannot be a node.
+
+    Args:
+        message: what is wrong.
+        hint: what to do about it; by default, which parameters a node takes.
+    """
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.hint = hint or (
+            f"A node takes (state) or (state, {CONTEXT_NAME}); a context of another name is annotated as Context,"
+            " and every other parameter needs a default."
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +82,9 @@ def arguments_of(function: Callable[..., Any]) -> Arguments:
         SignatureFault: it needs more than that, or takes no state.
     """
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-        raise SignatureFault("is a generator: a node returns its update and yields nothing")
+        raise SignatureFault(
+            "is a generator", hint="A node returns its update. To send progress while it runs, call ctx.emit(value)."
+        )
     parameters = _parameters(function)
     contexts = _contexts(function, parameters)
     arguments = _explicit(parameters, contexts)
