@@ -119,8 +119,8 @@ WRONG = [
     (
         graph(nodes=(NodeSpec(id="a", kind="echo", retry=RetrySpec(on=("OSError", "KeyboardInterrupt"))),)),
         (
-            "nodes[0].retry.on[1]: 'KeyboardInterrupt' is not a builtin exception; write package.module:Class for an"
-            " exception of a package"
+            "nodes[0].retry.on[1]: 'KeyboardInterrupt' is meant for the process, and no attempt follows it;"
+            " name an Exception"
         ),
     ),
     (

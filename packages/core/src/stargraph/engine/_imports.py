@@ -129,7 +129,7 @@ class Modules:
         if isinstance(found, type) and issubclass(found, Exception):
             return found
         raise GraphError(
-            f"{wanted_by}: {name!r} is not an exception",
+            f"{wanted_by}: {name!r} is no subclass of Exception",
             reason="not-an-exception",
             hint="Name a builtin exception, such as TimeoutError, or package.module:Class.",
         )

@@ -243,7 +243,9 @@ def _exception_faults(name: str, path: Path) -> Iterator[Fault]:
     if ":" in name and is_callable_path(name):
         return
     known = getattr(builtins, name, None)
-    if not (isinstance(known, type) and issubclass(known, Exception)):
+    if isinstance(known, type) and issubclass(known, BaseException) and not issubclass(known, Exception):
+        yield Fault(f"{show_value(name)} is meant for the process, and no attempt follows it; name an Exception", path)
+    elif not (isinstance(known, type) and issubclass(known, Exception)):
         names = [
             key for key, value in vars(builtins).items() if isinstance(value, type) and issubclass(value, Exception)
         ]
