@@ -11,6 +11,7 @@ from support import nodes
 from support.graphs import PATH, graph
 from support.memory import MemoryCheckpointer
 
+from stargraph.errors import NodeError
 from stargraph.graph import Context
 
 
@@ -44,6 +45,49 @@ async def test_a_node_is_not_retried_for_anything_else(store: MemoryCheckpointer
     run = await graph(retried).start(checkpointer=store, run_id="r")
     assert (await run.start()).status == "failed"
     assert ledger == ["a"]
+
+
+@pytest.mark.parametrize(
+    ("members", "on", "attempts"),
+    [
+        ([ConnectionError("a"), BrokenPipeError("b")], "OSError", 2),
+        ([ExceptionGroup("inner", [ConnectionError("a")]), TimeoutError("b")], "ConnectionError, TimeoutError", 2),
+        ([ConnectionError("a"), ValueError("b")], "OSError", 1),
+        ([ExceptionGroup("inner", [ConnectionError("a"), ValueError("b")])], "OSError", 1),
+        ([ValueError("a")], "ExceptionGroup", 2),
+        ([ConnectionError("a"), NodeError("a mistake", reason="question-lost")], "Exception", 1),
+    ],
+)
+async def test_a_group_is_retried_if_each_exception_in_it_is(
+    store: MemoryCheckpointer, members: list[Exception], on: str, attempts: int
+) -> None:
+    made: list[int] = []
+
+    def fail_once(context: Context) -> None:
+        made.append(context.attempt)
+        if context.attempt == 1:
+            raise ExceptionGroup("many", members)
+
+    nodes.before = fail_once
+    retried = f'nodes: [{{id: a, kind: "support.nodes:step", retry: {{attempts: 2, initial_delay: 0, on: [{on}]}}}}]'
+    summary = await (await graph(f"{PATH}{retried}").start(checkpointer=store)).start()
+    assert len(made) == attempts
+    assert summary.status == ("done" if attempts == 2 else "failed")
+
+
+async def test_what_one_task_of_a_task_group_raises_is_retried(store: MemoryCheckpointer) -> None:
+    retried = (
+        'nodes: [{id: a, kind: "support.nodes:calls_in_a_task_group",'
+        " retry: {attempts: 2, initial_delay: 0, on: [ConnectionError]}}]"
+    )
+    nodes.before = _refuse_first
+    summary = await (await graph(f"{PATH}{retried}").start(checkpointer=store)).start()
+    assert (summary.status, summary.error) == ("done", None)
+
+
+def _refuse_first(context: Context) -> None:
+    if context.attempt == 1:
+        raise ConnectionError("down")
 
 
 @pytest.mark.parametrize("node", ["slow", "slow_sync"])

@@ -197,6 +197,22 @@ nodes:
     assert run.state["pid"] != os.getpid()
 
 
+@pytest.mark.parametrize(
+    ("names", "status"), [(["ConnectionError", "BrokenPipeError"], "done"), (["ConnectionError", "KeyError"], "failed")]
+)
+async def test_a_node_in_a_process_is_retried_for_a_group_if_each_exception_in_it_is_named(
+    store: MemoryCheckpointer, names: list[str], status: str
+) -> None:
+    text = """id: test
+state_schema: {names: "list[str]"}
+nodes:
+  - {id: a, kind: "support.process_nodes:fails_in_a_group_once", isolation: process,
+     retry: {attempts: 2, initial_delay: 0, on: [OSError]}}
+"""
+    run = await graph(text).start(checkpointer=store, inputs={"names": names})
+    assert (await run.start()).status == status
+
+
 async def test_a_process_is_killed_by_a_cancellation(store: MemoryCheckpointer, tmp_path: Any) -> None:
     text = f"state_schema: {{path: str}}\n{ISOLATED.replace('NODE', 'writes_late')}"
     path = tmp_path / "late"

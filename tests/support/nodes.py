@@ -48,6 +48,17 @@ async def step(state: Any, context: Context) -> dict[str, Any]:
     return {"path": [name]}
 
 
+async def calls_in_a_task_group(state: Any, context: Context) -> dict[str, Any]:
+    """Calls `before` in a task of its own."""
+
+    async def call() -> None:
+        await context.call("before", before, context)
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(call())
+    return {"path": [context.node]}
+
+
 def sync_step(state: Any, context: Context) -> dict[str, Any]:
     """Like `step`, in a thread."""
     place = "main" if threading.current_thread() is threading.main_thread() else "a thread"

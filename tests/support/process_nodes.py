@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import time
 from pathlib import Path
@@ -85,6 +86,13 @@ def fails_once(state: Any, context: Context) -> dict[str, Any]:
     if context.attempt == 1:
         raise KeyError("once")
     return {"pid": os.getpid()}
+
+
+def fails_in_a_group_once(state: Any, context: Context) -> None:
+    """Raises in the first attempt a group of the exceptions that the state names, each in a group of its own."""
+    if context.attempt == 1:
+        named = [getattr(builtins, name)(name) for name in state.names]
+        raise ExceptionGroup("many", [ExceptionGroup("one", [error]) for error in named])
 
 
 def writes_late(state: Any) -> None:

@@ -190,7 +190,8 @@ class Attempts:
         self._call_log.seen = outcome["time"]
         if outcome["error"] is None:
             return outcome["update"], None
-        return None, RemoteNodeError(ErrorInfo.model_validate(outcome["error"]), tuple(outcome["classes"]))
+        error = ErrorInfo.model_validate(outcome["error"])
+        return None, RemoteNodeError(error, tuple(outcome["classes"]), tuple(map(tuple, outcome["members"])))
 
     async def _within(self, work: Awaitable[object], seconds: float | None) -> Outcome:
         if seconds is None:

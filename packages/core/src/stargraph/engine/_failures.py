@@ -25,12 +25,14 @@ class RemoteNodeError(Exception):
     Args:
         info: the exception as it is recorded.
         classes: the names of its class and of those above.
+        members: if it is a group, those names of each exception in it.
     """
 
-    def __init__(self, info: ErrorInfo, classes: tuple[str, ...]) -> None:
+    def __init__(self, info: ErrorInfo, classes: tuple[str, ...], members: tuple[tuple[str, ...], ...] = ()) -> None:
         super().__init__(info.message)
         self.info = info
         self.classes = classes
+        self.members = members
 
 
 Kind = TypeVar("Kind", bound=BaseException)
@@ -160,27 +162,54 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
         waiting += [each for each in (*members, link.__cause__, link.__context__) if each is not None]
 
 
-def is_final(error: BaseException) -> bool:
-    """Return whether an exception is a mistake of the node's code that no further attempt can heal.
+def members_of(error: BaseException) -> list[BaseException]:
+    """Return the exceptions in a group, at any depth; none of an exception that is no group.
 
     Args:
         error: the exception.
     """
-    return is_a(error, NodeError) and error.reason in _FINAL
+    found: list[BaseException] = []
+    waiting = [error]
+    while waiting:
+        each = waiting.pop()
+        if is_a(each, BaseExceptionGroup):
+            # Past the group's own class, which may have an attribute of that name.
+            waiting += reversed(BaseExceptionGroup.exceptions.__get__(each))
+        elif each is not error:
+            found.append(each)
+    return found
+
+
+def is_final(error: BaseException) -> bool:
+    """Return whether an exception, or one in a group, is a mistake of the node's code that no further attempt heals.
+
+    Args:
+        error: the exception.
+    """
+    return any(is_a(each, NodeError) and each.reason in _FINAL for each in (error, *members_of(error)))
 
 
 def is_any_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
     """Return whether an exception, or what a failed call stands for, is of one of some classes.
 
-    A recorded call has the name of its exception alone. No class is imported for it: what can be caught by its class
-    has been imported by whoever names the class.
+    A group is if each exception in it is: `asyncio.TaskGroup` raises one even for a single exception. A recorded call
+    has the name of its exception alone. No class is imported for it: what can be caught by its class has been imported
+    by whoever names the class.
 
     Args:
         error: the exception.
         kinds: the classes.
     """
     if is_a(error, RemoteNodeError):
-        return any(name_of(kind) in error.classes for kind in kinds)
+        names = {name_of(kind) for kind in kinds}
+        return not names.isdisjoint(error.classes) or (
+            bool(error.members) and not any(names.isdisjoint(classes) for classes in error.members)
+        )
+    members = members_of(error)
+    return _is_one_of(error, kinds) or (bool(members) and all(_is_one_of(each, kinds) for each in members))
+
+
+def _is_one_of(error: BaseException, kinds: tuple[type[BaseException], ...]) -> bool:
     if issubclass(type(error), kinds):
         return True
     return is_a(error, CallError) and any(error.error_type == name for kind in kinds for name in _names_below(kind))

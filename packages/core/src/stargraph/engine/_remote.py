@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from stargraph.engine._context import Context
-from stargraph.engine._failures import classes_of, error_info
+from stargraph.engine._failures import classes_of, error_info, members_of
 from stargraph.engine._fingerprint import fingerprint
 from stargraph.engine._imports import Modules
 from stargraph.engine._nodes import Node, build_node
@@ -45,14 +45,16 @@ def run_in_worker(graph: RemoteGraph, node_id: str, state: bytes, context: Conte
 
     Returns:
         `update`, its update as JSON values; `time`, the time that it read, if it looked; `error`, what it raised,
-        as it is recorded, or None; `classes`, the names of the exception's classes.
+        as it is recorded, or None; `classes`, the names of the exception's classes; `members`, those of each exception
+        in it if it is a group.
     """
-    outcome: dict[str, Any] = {"update": None, "time": None, "error": None, "classes": ()}
+    outcome: dict[str, Any] = {"update": None, "time": None, "error": None, "classes": (), "members": ()}
     try:
         outcome["update"] = _update(graph, node_id, state, context)
     except BaseException as error:  # noqa: BLE001  # whatever a node raises is recorded
         outcome["error"] = error_info(error, node=node_id).model_dump()
         outcome["classes"] = classes_of(error)
+        outcome["members"] = tuple(classes_of(each) for each in members_of(error))
     outcome["time"] = context._now
     return outcome
 
