@@ -65,6 +65,9 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
     ),
     "large": (Decimal(9), Decimal(10), Decimal(10)),
     "words": ("one", ["two", "three"], ["one", "two", "three"]),
+    "capped": (6, 7, 10),
+    "named": (6, 7, 10),
+    "united": ({1}, {2}, {1, 2}),
 }
 
 
@@ -118,11 +121,29 @@ async def test_what_a_reducer_makes_is_validated(store: MemoryCheckpointer, monk
     assert SEEN[-1].notes == ["a", "b", "c"]
 
 
-@pytest.mark.parametrize(("kind", "word"), [(kinds.Hidden, "outermost"), (kinds.Twice, "more than one reducer")])
+@pytest.mark.parametrize(
+    ("kind", "word"),
+    [
+        (kinds.Hidden, "outermost"),
+        (kinds.Twice, "more than one reducer"),
+        (kinds.Async, "n: its reducer 'support.reduced_states:slowly' is async, and a reducer is not awaited"),
+        (kinds.Unary, "n: its reducer 'support.reduced_states:halved' takes no value and update"),
+        (kinds.NamedAsync, "n: its reducer 'support.reduced_states:slowly' is async, and a reducer is not awaited"),
+        (kinds.NamedText, "n: its reducer 'builtins:str' cannot be called"),
+    ],
+)
 def test_a_reducer_that_would_not_be_found_is_refused(kind: Any, word: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(GraphError) as refused:
         graph_of(kind, monkeypatch)
     assert word in f"{refused.value.message} {refused.value.hint}"
+
+
+@pytest.mark.parametrize("name", ["slowly", "halved"])
+def test_a_reducer_of_a_file_that_cannot_reduce_is_refused(name: str) -> None:
+    fields = f'n: {{type: int, default: 0, reduce: "support.reduced_states:{name}"}}'
+    with pytest.raises(GraphError, match=f"state field 'n': its reducer 'support.reduced_states:{name}'") as refused:
+        graph(f"state_schema: {{{fields}}}\nnodes: [{NODES}]\n")
+    assert refused.value.reason == "bad-reducer"
 
 
 def test_a_reducer_in_the_type_counts_for_the_hashes(monkeypatch: pytest.MonkeyPatch) -> None:

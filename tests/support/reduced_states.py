@@ -45,6 +45,30 @@ def lists(value: list[str], update: Any) -> list[str]:
     return [*value, *([update] if isinstance(update, str) else update)]
 
 
+class Limited:
+    """Adds up to a limit: an object that is called like a function."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+
+    def __call__(self, value: int, update: int) -> int:
+        return min(value + update, self._limit)
+
+
+up_to_ten = Limited(10)
+"""A reducer that a graph can name."""
+
+
+async def slowly(value: int, update: int) -> int:
+    """Is no reducer: nobody would await it."""
+    return update
+
+
+def halved(value: int) -> int:
+    """Is no reducer: it takes no update."""
+    return value // 2
+
+
 class ModelState(BaseModel):
     notes: Annotated[list[str], append] = []
     few: Annotated[list[int], Field(max_length=3), append] = []
@@ -58,6 +82,25 @@ class ModelState(BaseModel):
     seen: Annotated[datetime, latest] = datetime(2020, 1, 1, tzinfo=UTC)
     large: Annotated[Decimal, untyped] = Decimal(0)
     words: Annotated[list[str], lists] = []
+    capped: Annotated[int, "at most ten", up_to_ten] = 0
+    named: int = Field(0, json_schema_extra={"reduce": "support.reduced_states:up_to_ten"})
+    united: Annotated[set[int], set.union] = set()
+
+
+class Async(BaseModel):
+    n: Annotated[int, slowly] = 0
+
+
+class Unary(BaseModel):
+    n: Annotated[int, halved] = 0
+
+
+class NamedAsync(BaseModel):
+    n: int = Field(0, json_schema_extra={"reduce": "support.reduced_states:slowly"})
+
+
+class NamedText(BaseModel):
+    n: int = Field(0, json_schema_extra={"reduce": "support.reduced_states:__doc__"})
 
 
 @dataclass

@@ -6,11 +6,13 @@ import functools
 import inspect
 import operator
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from collections.abc import Set as AbstractSet
 from typing import Annotated, Any, Final, TypeVar
 
 from stargraph.engine._folders import plain_name
+from stargraph.errors import GraphError
+from stargraph.ir import reducers_in, takes_two
 
 Reducer = Callable[[Any, Any], Any]
 
@@ -63,16 +65,30 @@ BUILTIN: Final[Mapping[str, Reducer]] = {"replace": replace, "append": append, "
 """The reducers that a graph names by one word."""
 
 
-def declared_reducers(metadata: Iterable[object]) -> list[Reducer]:
-    """Return the functions among the metadata of an `Annotated` type: they are its reducers.
+def check_reducer(reducer: object, owner: str) -> None:
+    """Refuse what cannot reduce a field, before a run does it.
 
     Args:
-        metadata: what follows the type; validators and constraints are objects, and no functions.
+        reducer: what a graph names as a reducer.
+        owner: the field, for the error.
+
+    Raises:
+        GraphError: it is no function of a value and an update, or it is an async one.
     """
-    return [item for item in metadata if inspect.isroutine(item) or isinstance(item, functools.partial)]
+    if not callable(reducer) or not takes_two(reducer):
+        problem = "takes no value and update" if callable(reducer) else "cannot be called"
+    elif inspect.iscoroutinefunction(reducer):
+        problem = "is async, and a reducer is not awaited"
+    else:
+        return
+    raise GraphError(
+        f"{owner}: its reducer {reducer_name(reducer)!r} {problem}",
+        reason="bad-reducer",
+        hint="A reducer is a function of the value and the update that returns the new value.",
+    )
 
 
-def reducer_name(reducer: Reducer) -> str:
+def reducer_name(reducer: object) -> str:
     """Return what names a reducer in definitions and errors.
 
     Args:
@@ -83,7 +99,9 @@ def reducer_name(reducer: Reducer) -> str:
             return name
     if isinstance(reducer, functools.partial):
         return f"partial({reducer_name(reducer.func)})"
-    return f"{plain_name(reducer.__module__)}:{reducer.__qualname__}"
+    # An object that can be called is known by its class. A method of a builtin class, as `set.union`, has no module.
+    named = reducer if hasattr(reducer, "__qualname__") else type(reducer)
+    return f"{plain_name(getattr(named, '__module__', None) or 'builtins')}:{named.__qualname__}"
 
 
 def update_annotation(reducer: Reducer) -> Any:
@@ -120,7 +138,7 @@ def hides_reducers(annotation: Any) -> bool:
         annotation: the type.
     """
     metadata = annotation.__metadata__ if typing.get_origin(annotation) is Annotated else ()
-    return bool(declared_reducers(metadata)) or any(map(hides_reducers, typing.get_args(annotation)))
+    return bool(reducers_in(metadata)) or any(map(hides_reducers, typing.get_args(annotation)))
 
 
 def _is_qualifier(origin: object) -> bool:

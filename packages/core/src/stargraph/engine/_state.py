@@ -16,7 +16,7 @@ from stargraph.engine._fidelity import difference
 from stargraph.engine._fields import ClassField, SchemaField, StateField
 from stargraph.engine._fingerprint import ValueClass
 from stargraph.engine._imports import Modules
-from stargraph.engine._reducers import BUILTIN, Reducer, reducer_name, replace
+from stargraph.engine._reducers import BUILTIN, Reducer, check_reducer, reducer_name, replace
 from stargraph.engine._state_class import StateClass, does_not_fit, would_be_lost
 from stargraph.engine._turns import SLICE, Turns
 from stargraph.errors import GraphError, StateError
@@ -89,7 +89,11 @@ class StateSpec:
             self._model = create_model(f"{graph_id}_state", __config__=config, **definitions)
 
     def _loaded(self, reducer: str, owner: str) -> Reducer | None:
-        return self._modules.load(reducer, wanted_by=f"{owner}: reducer") if ":" in reducer else None
+        if ":" not in reducer:
+            return None
+        loaded: Reducer = self._modules.load(reducer, wanted_by=f"{owner}: reducer")
+        check_reducer(loaded, owner)
+        return loaded
 
     def _from_class(self, path: str) -> None:
         self._class = StateClass(self._modules.load(path, wanted_by="state_class"), path)
@@ -494,8 +498,11 @@ def _declared(owner: str, declared: list[Reducer], extra: object, modules: Modul
     if len(declared) + (named is not None) > 1:
         raise GraphError(f"state_class: {owner} has more than one reducer", reason="unknown-reducer", hint="Keep one.")
     if isinstance(named, str):
-        return BUILTIN[named] if named in BUILTIN else modules.load(named, wanted_by=f"{owner}: reducer")
-    return declared[0] if declared else replace
+        reducer = BUILTIN[named] if named in BUILTIN else modules.load(named, wanted_by=f"{owner}: reducer")
+    else:
+        reducer = declared[0] if declared else replace
+    check_reducer(reducer, f"state_class: {owner}")
+    return reducer
 
 
 def _listed(names: list[str]) -> str:

@@ -35,8 +35,9 @@ from stargraph.engine._class_schema import (
     takes_info,
 )
 from stargraph.engine._fidelity import Difference, difference
-from stargraph.engine._reducers import Reducer, annotation_parts, declared_reducers, hides_reducers
+from stargraph.engine._reducers import Reducer, annotation_parts, hides_reducers
 from stargraph.errors import GraphError, StateError
+from stargraph.ir import reducers_in
 
 _UNDEFINED: Final = ("class-not-fully-defined", "undefined-annotation")
 """The codes of pydantic's complaints about names that stand for nothing yet."""
@@ -157,7 +158,7 @@ class StateClass:
                     hint="Put it outermost, as in: Annotated[list[str] | None, append].",
                 )
             extra = next((item.json_schema_extra for item in metadata if isinstance(item, FieldInfo)), None)
-            found[name] = (declared_reducers(metadata), extra)
+            found[name] = (reducers_in(metadata), extra)
         return found
 
     def whole(self, inputs: Mapping[str, object]) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import types
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -54,10 +54,39 @@ def field_type_of(annotation: Any, name: str) -> AnnotatedType:
         return AnnotatedType(annotation, None)
     if typing.get_origin(annotation) is not Annotated:
         return AnnotatedType(_text(annotation, name), None)
-    reducers = [item for item in annotation.__metadata__ if inspect.isroutine(item) or isinstance(item, partial)]
+    reducers = reducers_in(annotation.__metadata__)
     if len(reducers) > 1:
         raise GraphError(f"the field {name!r} has more than one reducer", reason="unknown-reducer", hint="Keep one.")
     return AnnotatedType(_text(annotation.__origin__, name), _reducer_name(reducers[0]) if reducers else None)
+
+
+def reducers_in(metadata: Iterable[object]) -> list[Callable[..., Any]]:
+    """Return the reducers among the metadata of an `Annotated` type: functions, and objects that are called like one.
+
+    Args:
+        metadata: what follows the type. Validators, constraints and what is meant for other libraries are objects that
+            take no value and update, or classes.
+    """
+    return [item for item in metadata if callable(item) and _is_reducer(item)]
+
+
+def _is_reducer(item: Callable[..., Any]) -> bool:
+    return inspect.isroutine(item) or isinstance(item, partial) or (not isinstance(item, type) and takes_two(item))
+
+
+def takes_two(code: Callable[..., Any]) -> bool:
+    """Return whether something can be called with a value and an update, as far as its signature says.
+
+    Args:
+        code: the function or object.
+    """
+    try:
+        inspect.signature(code).bind(None, None)
+    except TypeError:
+        return False
+    except ValueError:  # compiled code need not say what it takes
+        return True
+    return True
 
 
 def _reducer_name(reducer: Callable[..., Any]) -> str:
