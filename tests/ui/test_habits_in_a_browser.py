@@ -271,6 +271,18 @@ def test_keys_work_wherever_a_pointer_clicked(page: Page, place: Place) -> None:
         page.wait_for_url(f"**/runs/{chosen}")
 
 
+def test_enter_opens_the_row_whatever_had_the_focus_before(page: Page, place: Place) -> None:
+    page.goto(f"{place.served.origin}/")
+    expect(page.locator("[data-list] [data-row]").first).to_be_visible()
+    page.locator(".brand").focus()
+    page.keyboard.press("j")
+    page.keyboard.press("j")
+    chosen = page.locator("[data-list] .is-current").get_attribute("data-row")
+    expect(page.locator("[data-list] .is-current a[href]").first).to_be_focused()
+    page.keyboard.press("Enter")
+    page.wait_for_url(f"**/runs/{chosen}")
+
+
 @pytest.mark.parametrize("width", [1280, 1160, 900, 400])
 def test_no_choice_is_cut(page: Page, place: Place, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})

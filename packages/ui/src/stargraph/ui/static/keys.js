@@ -18,6 +18,8 @@ function move(by) {
   const at = all.findIndex((row) => row.classList.contains("is-current"));
   const next = all[Math.min(Math.max(at < 0 ? (by > 0 ? 0 : all.length - 1) : at + by, 0), all.length - 1)];
   for (const row of all) row.classList.toggle("is-current", row === next);
+  // Enter opens what has the focus, Tab continues from there, and a screen reader says where it is.
+  next.querySelector("a[href]")?.focus({ preventScroll: true });
   next.scrollIntoView({ block: "nearest" });
 }
 
