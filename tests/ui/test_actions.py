@@ -36,6 +36,7 @@ async def test_an_answer_is_taken_and_the_run_goes_on(
     question = (await latest(store, run_id)).questions[0].id
     wrong = await writer.post(f"/runs/{run_id}/answer", data={"question": question, "value": "perhaps"})
     assert (wrong.status_code, "not one of yes, no" in wrong.text) == (400, True)
+    assert f'href="/runs/{run_id}"' in wrong.text
     assert (await latest(store, run_id)).questions
     right = await writer.post(f"/runs/{run_id}/answer", data={"question": question, "value": "yes", "resume": "1"})
     assert (right.status_code, right.headers["location"]) == (303, f"/runs/{run_id}")

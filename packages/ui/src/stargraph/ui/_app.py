@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from stargraph.checkpoint.protocol import Checkpointer
+from stargraph.checkpoint.protocol import Checkpointer, is_run_id
 from stargraph.errors import (
     CheckpointCorruptedError,
     CheckpointNotFoundError,
@@ -138,14 +138,16 @@ async def _explain(request: Request, error: Exception) -> Response:
     console = console_of(request)
     status = 404 if isinstance(error, CheckpointNotFoundError) else 500 if isinstance(error, _FAULTS) else 400
     hint = getattr(error, "hint", None)
+    run_id = request.path_params.get("run_id")
     return console.page(
         request,
         "error.html",
         status=status,
         title="Not found" if status == 404 else "This did not work",
-        message=console.store.hide_secrets(str(error)),
+        message=console.store.hide_secrets(getattr(error, "message", None) or str(error)),
         hint=console.store.hide_secrets(hint) if hint else None,
         reason=getattr(error, "reason", None),
+        run_id=run_id if status == 400 and is_run_id(run_id) else None,
     )
 
 
