@@ -37,6 +37,7 @@ async def test_a_run_that_is_not_there_is_explained(browser: httpx.AsyncClient) 
     answer = await browser.get("/runs/nothing")
     assert answer.status_code == 404
     assert "the store holds no run" in answer.text
+    assert answer.text.count("lists the runs that it holds") == 1
 
 
 async def test_steps_come_in_windows(browser: httpx.AsyncClient, store: MemoryCheckpointer) -> None:
@@ -112,6 +113,8 @@ async def test_the_drawings_show_how_far_the_run_has_come(
     assert "for each of state.sections" in text
     assert "draft[2]: " in text
     assert "approve asks still" in text
+    drawing = (await browser.get(f"/runs/{ids['waiting']}/graph.svg")).text
+    assert drawing.count(">draft</text>") == 1  # its function has the same name
     for name in ("graph", "timeline"):
         file = await browser.get(f"/runs/{ids['waiting']}/{name}.svg")
         assert file.headers["content-disposition"] == f'attachment; filename="{name}.svg"'

@@ -135,7 +135,7 @@ async def test_a_text_is_found_wherever_the_list_shows_it(
     assert listed(await browser.get("/?q=tech&status=cancelled")) == [ids["cancelled"]]
     text = (await browser.get("/?q=tech")).text
     assert "of 6 runs" in text
-    assert "which were all" in text
+    assert "there are no more" in text
     assert 'class="plot"' not in text
 
 

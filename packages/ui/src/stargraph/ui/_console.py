@@ -22,7 +22,7 @@ from stargraph.ui._executions import Executions
 from stargraph.ui._security import Access, csrf_of
 from stargraph.ui._steps import StepLogs
 from stargraph.ui._store import Store
-from stargraph.ui._text import shorten, show_age, show_bytes, show_seconds, visible
+from stargraph.ui._text import shorten, show_age, show_bytes, show_number, show_seconds, visible
 
 STATUSES: Final = {
     "queued": ("◷", "queued"),
@@ -152,7 +152,7 @@ def template_environment() -> Environment:
     environment.filters |= {
         "age": show_age,
         "bytes": show_bytes,
-        "number": lambda number: f"{number:,}".replace(",", "\u202f"),
+        "number": show_number,
         "seconds": show_seconds,
         "shorten": shorten,
         "visible": visible,

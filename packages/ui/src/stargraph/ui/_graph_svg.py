@@ -11,7 +11,7 @@ from typing import Any, Final
 from stargraph.checkpoint.protocol import Checkpoint, StepSummary, Task
 from stargraph.ui._graph_layout import DONE, HEIGHT, START, WIDTH, Arrow, Layout, arrows_of, lay_out
 from stargraph.ui._svg import Canvas, safe
-from stargraph.ui._text import shorten, visible
+from stargraph.ui._text import shorten, show_number, visible
 
 _MOST_NODES: Final = 400
 """A drawing with more nodes helps nobody."""
@@ -96,10 +96,15 @@ def _draw_node(canvas: Canvas, name: str, kind: str, x: float, y: float, progres
     left = x - WIDTH / 2 + (28 if state in _SIGNS else 12)
     below = _KINDS.get(kind, kind.rpartition(":")[2])
     room = 15 if times > 1 else 18
-    canvas.text(left, y - 2, shorten(visible(name), room), size=13)
-    canvas.text(left, y + 13, shorten(visible(below), 20), paint=canvas.role("muted"), size=10.5)
+    # A function that gives its node the name would only be named twice.
+    line = y - 2 if below != name else y + 4.5
+    canvas.text(left, line, shorten(visible(name), room), size=13)
+    if below != name:
+        canvas.text(left, y + 13, shorten(visible(below), 20), paint=canvas.role("muted"), size=10.5)
     if times > 1:
-        canvas.text(x + WIDTH / 2 - 10, y - 2, f"×{times:,}", paint=canvas.role("muted"), size=11, anchor="end")
+        canvas.text(
+            x + WIDTH / 2 - 10, line, f"×{show_number(times)}", paint=canvas.role("muted"), size=11, anchor="end"
+        )
     canvas.add("</g>")
 
 

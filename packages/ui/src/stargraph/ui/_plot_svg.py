@@ -9,6 +9,7 @@ from typing import Final
 
 from stargraph.checkpoint.protocol import Status
 from stargraph.ui._svg import Canvas
+from stargraph.ui._text import show_number
 
 _ORDER: Final = ("failed", "awaiting_input", "running", "queued", "paused", "cancelled", "moved", "done")
 """From the top of a column to its base."""
@@ -60,7 +61,7 @@ def draw_plot(plot: Plot, *, standalone: bool = False) -> str:
             height = max(count / highest * (_BASE - 14), 1.5)
             top -= height
             canvas.rect(at * step + _GAP / 2, top, step - _GAP, height - 0.5, canvas.status(status), title=title)
-    canvas.text(0, 9, f"{highest:,} at most", paint=canvas.role("muted"), size=10)
+    canvas.text(0, 9, f"{show_number(highest)} at most", paint=canvas.role("muted"), size=10)
     span = plot.end - plot.edges[0]
     form = "%H:%M" if span <= timedelta(days=1) else "%d %b"
     for part in (0, len(plot.edges) // 2):

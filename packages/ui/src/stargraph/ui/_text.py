@@ -20,6 +20,11 @@ def shorten(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
+def show_number(number: int) -> str:
+    """Return a whole number with its thousands apart, on one line: `5 001`, as a comma is a decimal mark to many."""
+    return f"{number:,}".replace(",", "\u202f")
+
+
 def show_bytes(size: int | None) -> str:
     """Return a size in bytes for a person, as in `1.2 MB`; empty for None."""
     if size is None:

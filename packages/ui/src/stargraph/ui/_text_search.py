@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from stargraph.checkpoint.protocol import RunFilters, RunOrder, RunSearch, RunSummary, is_run_id
+from stargraph.ui._text import show_number
 
 MOST_RUNS: Final = 20_000
 """At how many runs one page looks: no store has an index of the texts, so each run is read."""
@@ -58,7 +59,8 @@ async def search_text(
         ValueError: the text is too long, or a filter or the cursor is malformed.
     """
     if len(text) > _MOST_CHARACTERS:
-        raise ValueError(f"The text has {len(text):,} characters; at most {_MOST_CHARACTERS} are searched for")
+        length = show_number(len(text))
+        raise ValueError(f"The text has {length} characters; at most {_MOST_CHARACTERS} are searched for")
     words = text.casefold().split()
     found = {} if cursor else {run.run_id: run for run in await _named(store, text.strip(), filters)}
     looked_at, last, ends_at = 0, None, time.monotonic() + MOST_SECONDS

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Final
 
-from stargraph.ui._text import shorten, visible
+from stargraph.ui._text import shorten, show_number, visible
 
 PAGE: Final = 100
 """How many members of a list or an object are shown at a time."""
@@ -88,7 +88,7 @@ def _branch(key: Any, value: Any, keys: list[Any], *, top: bool) -> Branch:
     name = visible(shorten(str(key), _KEY))
     if isinstance(value, (dict, list)):
         kind = "object" if isinstance(value, dict) else "list"
-        count = f"{len(value):,} {'member' if kind == 'object' else 'item'}{'' if len(value) == 1 else 's'}"
+        count = f"{show_number(len(value))} {'member' if kind == 'object' else 'item'}{'' if len(value) == 1 else 's'}"
         children, more = None, None
         if value and top and _parts(value, _OPEN_UP_TO) < _OPEN_UP_TO:
             children, more = members_of(value, path, top=True)
@@ -149,7 +149,7 @@ def search(value: Any, words: str) -> tuple[list[Found], bool]:
         named = bool(keys) and isinstance(keys[-1], str) and wanted in keys[-1].casefold()
         if named or (not is_container and wanted in text.casefold()):
             at = max(text.casefold().find(wanted) - 40, 0)
-            shown = f"{len(each):,} members" if is_container else ("…" if at else "") + text[at : at + 160]
+            shown = f"{show_number(len(each))} members" if is_container else ("…" if at else "") + text[at : at + 160]
             found.append(Found(visible(shorten(show_path(keys), 200)), json.dumps(keys), visible(shown)))
         if isinstance(each, dict):
             waiting.extend(((*keys, key), inner) for key, inner in reversed(each.items()))
