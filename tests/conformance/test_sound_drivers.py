@@ -157,6 +157,12 @@ WHAT_IS_STORED = ("steps", "batch", "history", "deletion", "pruned", "corruption
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("only", [WHAT_IS_STORED, pytest.param((), marks=pytest.mark.slow)], ids=["quick", "all"])
+def test_a_sound_driver_may_give_up_a_write_that_the_system_cut_short(tmp_path: Path) -> None:
+    target = "support.broken_drivers.logs:GivesUpShortWrites"
+    done = conformance(target, "--only", "crash.torn_write", "--deadline", "4", folder=tmp_path)
+    assert " 0 violations" in done.stdout, done.stdout
+
+
 def test_a_sound_driver_may_store_differences(only: tuple[str, ...]) -> None:
     report = run(ReferenceStores(Deltas).target(), only=only, quick=True, seed=1)
     quick = [check for check in _for(report) if check.quick and (not only or check.group in only)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -170,6 +171,15 @@ class WritesBehindTornTail(AppendLog):
 
     def _put(self, file: int, end: int, line: bytes) -> None:
         super()._put(file, os.lseek(file, 0, os.SEEK_END), line)
+class GivesUpShortWrites(AppendLog):
+    """A sound driver that takes a write that the system cut short for a failure of the store, as LMDB does."""
+
+    def _put(self, file: int, end: int, line: bytes) -> None:
+        os.ftruncate(file, end)
+        if os.pwrite(file, line, end) < len(line):
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 
 
 @broken(slow=("crash.torn_write",), importable=True)

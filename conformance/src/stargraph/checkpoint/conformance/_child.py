@@ -48,7 +48,8 @@ async def bootstrap(scene: Scene) -> None:
 async def burst(scene: Scene) -> None:
     """Append steps to a run as fast as the store takes them, from where the run stands, until killed.
 
-    With `room`, no file may grow beyond so many bytes: the system ends the process inside the write that would.
+    With `room`, no file may grow beyond so many bytes: the system ends the process inside the write that would. It cuts
+    the write before that one short, which a driver may notice, and give up: then the process ends there.
     """
     run_id, size = scene.arguments["run_id"], scene.arguments["size"]
     count, room = scene.arguments.get("count"), scene.arguments.get("room")
@@ -62,7 +63,12 @@ async def burst(scene: Scene) -> None:
         while count is None or latest is None or latest.step < count:
             payload = {"payload": noise(chance, size)}
             latest = begin(run_id, state=payload) if latest is None else follow(latest, changes=payload)
-            await driver.write(latest)
+            try:
+                await driver.write(latest)
+            except StoreUnavailableError:
+                if room is None:
+                    raise
+                os.kill(os.getpid(), signal.SIGKILL)
             scene.acknowledged(latest)
 
 
