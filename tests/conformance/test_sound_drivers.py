@@ -166,8 +166,8 @@ def test_a_sound_driver_may_give_up_a_write_that_the_system_cut_short(tmp_path: 
 def test_a_sound_driver_may_store_differences(only: tuple[str, ...]) -> None:
     report = run(ReferenceStores(Deltas).target(), only=only, quick=True, seed=1)
     quick = [check for check in _for(report) if check.quick and (not only or check.group in only)]
-    assert {check.id for check in quick} <= {result.check.id for result in report.results}
-    assert report.count("pass") == len(report.results), report.to_json()
+    assert {check.id for check in quick} <= {result.check.id for result in report.results if result.verdict == "pass"}
+    assert {result.verdict for result in report.results} <= {"pass", "skip"}, report.to_json()
 
 
 class RefusesPlainStores(Encrypting):

@@ -28,6 +28,8 @@ class Deltas(ReferenceCheckpointer):
     """A sound driver: every eighth step whole, the others as a difference from the step before."""
 
     claimable: Any = None  # the queues and the timeline of the reference read records of its own form
+    queue_counts: Any = None
+    set_limits: Any = None
     timeline: Any = None
 
     EVERY = 8

@@ -29,8 +29,14 @@ class AppendLog(ReferenceCheckpointer):
 
     # What workers share, and a pruned start, have no lines of their own.
     claimable: Any = None
+    queue_counts: Any = None
+    set_limits: Any = None
     beat: Any = None
+    processes: Any = None
+    leave: Any = None
     put_schedule: Any = None
+    schedules: Any = None
+    remove_schedule: Any = None
     start_pruned: Any = None
 
     def __init__(self, location: str) -> None:
@@ -165,12 +171,6 @@ class AppendLog(ReferenceCheckpointer):
         raise StoreUnavailableError(f"{self._path}: {error.strerror}", reason="unavailable") from error
 
 
-@broken(slow=("crash.torn_write",), importable=True)
-class WritesBehindTornTail(AppendLog):
-    """Readers pass over a torn line at the end; the next one is appended behind it, and passed over as well."""
-
-    def _put(self, file: int, end: int, line: bytes) -> None:
-        super()._put(file, os.lseek(file, 0, os.SEEK_END), line)
 class GivesUpShortWrites(AppendLog):
     """A sound driver that takes a write that the system cut short for a failure of the store, as LMDB does."""
 
@@ -180,6 +180,12 @@ class GivesUpShortWrites(AppendLog):
             raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
+@broken(slow=("crash.torn_write",), importable=True)
+class WritesBehindTornTail(AppendLog):
+    """Readers pass over a torn line at the end; the next one is appended behind it, and passed over as well."""
+
+    def _put(self, file: int, end: int, line: bytes) -> None:
+        super()._put(file, os.lseek(file, 0, os.SEEK_END), line)
 
 
 @broken(slow=("crash.torn_write",), importable=True)

@@ -145,6 +145,8 @@ class Json(ReferenceCheckpointer):
     """A sound driver that does without the codec: every step is one JSON object."""
 
     claimable: Any = None  # the queues of the reference read records of its own form
+    queue_counts: Any = None
+    set_limits: Any = None
 
     async def write(self, checkpoint: Checkpoint) -> None:
         self._ensure_ready()
