@@ -107,16 +107,22 @@ class FolderCheckpointer:
         return {int(name) for name in names if name.isdigit()}
 
     def _at(self, run_id: str, step: int) -> Checkpoint | None:
+        found = self._record(run_id, step)
+        return None if found is None else self._unpack(found[0], run_id, step)
+
+    def _record(self, run_id: str, step: int, most: int = -1) -> tuple[bytes, int] | None:
+        """Return the first bytes of a record, all of them by default, and the length of the whole."""
         try:
-            record = self._file(run_id, step).read_bytes() if is_run_id(run_id) else None
+            if is_run_id(run_id):
+                with self._file(run_id, step).open("rb") as stream:
+                    return stream.read(most), os.fstat(stream.fileno()).st_size
         except FileNotFoundError:
             # It was not there, and may be by now, with others after it: look again. The floor is read last, since a
             # prune raises it before it removes a step.
             was_written = step < max(self._steps(run_id), default=0)
             if was_written and not self._file(run_id, step).exists() and self._floor(run_id) <= step:
                 raise missing_step_error(run_id, step) from None  # lost: no prune removed it
-            record = None
-        return None if record is None else self._unpack(record, run_id, step)
+        return None
 
     def _floor(self, run_id: str) -> int:
         return 0  # nothing is pruned here

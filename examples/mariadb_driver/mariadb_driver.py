@@ -21,6 +21,7 @@ from mariadb_statements import (
     ADVANCE_RUN,
     AT_KEY,
     AT_STEP,
+    BEGINNINGS,
     COUNT_STEPS,
     DIGESTS,
     ENDS,
@@ -38,7 +39,15 @@ from mariadb_statements import (
     TABLES,
     TAIL,
 )
-from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads, large_to_decode, large_to_encode
+from stargraph.checkpoint.codec import (
+    PREFIX_BYTES,
+    Cipher,
+    Codec,
+    CodecThreads,
+    RecordCutError,
+    large_to_decode,
+    large_to_encode,
+)
 from stargraph.checkpoint.driver import (
     Lifecycle,
     PruneRule,
@@ -46,6 +55,7 @@ from stargraph.checkpoint.driver import (
     RetryPolicy,
     RunCursor,
     Tail,
+    TimelineMethods,
     check_batch,
     check_bounds,
     check_filters,
@@ -75,6 +85,7 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     Status,
     StepKey,
+    StepSummary,
     is_run_id,
 )
 from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
@@ -86,10 +97,12 @@ _PACKET: Final = 128 * 1024 * 1024
 """Bytes of the longest statement: a record of the largest state, with what has to be escaped in it."""
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 """Records that one transaction appends."""
+_ROWS: Final = 64
+"""Steps of a timeline that one statement reads."""
 _DUPLICATE, _NO_TABLE, _LOCKED, _DEADLOCK = 1062, 1146, 1205, 1213
 
 
-class MariaDBCheckpointer:
+class MariaDBCheckpointer(TimelineMethods):
     """Keeps runs in one database of a MariaDB server that any number of machines may share.
 
     Args:
@@ -249,6 +262,38 @@ class MariaDBCheckpointer:
                 )
                 if checkpoint is not None:
                     yield checkpoint
+
+    async def _timeline_page(self, run_id: str, first: int, last: int, limit: int) -> tuple[list[StepSummary], bool]:
+        most = min(limit, _ROWS)
+        floor, latest = await self._ends(run_id)
+        known = {step for (step,) in await self._fetch(STEPS, run_id)}
+        steps = [step for step in sorted(known | set(range(floor, latest + 1))) if first <= step <= last][:most]
+        if not steps:
+            return [], False
+        # With the step before the first one, a row tells what its step changed.
+        found = await self._beginnings(run_id, (steps[0] - 1, *steps), PREFIX_BYTES)
+        for step in steps:
+            if step not in found:
+                await self.read_at_step(run_id, step)  # raises, unless it was pruned meanwhile
+        while True:
+            records = {step: record for step, (_, record) in found.items()}
+            sizes = {step: size for step, (size, _) in found.items()}
+            rows = [step for step in steps if step in found]
+            summarize = partial(self._codec.summarize, records, run_id=run_id, steps=rows, sizes=sizes)
+            try:
+                return await self._threads.run(summarize, large=large_to_decode(records.values())), len(steps) == most
+            except RecordCutError as cut:  # its event is larger than that: read all of it, if it is still there
+                del found[cut.step]
+                found |= await self._beginnings(run_id, (cut.step,), _PACKET)
+
+    async def _beginnings(self, run_id: str, steps: tuple[int, ...], most: int) -> dict[int, tuple[int, bytes]]:
+        """Return the length and the first bytes of records."""
+        rows = await self._fetch(BEGINNINGS, most, run_id, steps)
+        return {step: (size, beginning) for step, size, beginning in rows}
+
+    async def _latest_step(self, run_id: str) -> int | None:
+        floor, latest = await self._ends(run_id)
+        return latest if latest >= floor else None
 
     async def _ends(self, run_id: str) -> tuple[int, int]:
         """Return the floor and the latest step of a run, an empty range if there is no such run."""

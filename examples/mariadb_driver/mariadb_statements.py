@@ -73,6 +73,9 @@ FROM stargraph_runs AS r LEFT JOIN stargraph_checkpoints AS c ON c.run_id = r.ru
 WHERE r.run_id = %s AND r.status <> 'deleted'
 """
 RECORDS: Final = "SELECT step, record FROM stargraph_checkpoints WHERE run_id = %s AND step IN %s"
+BEGINNINGS: Final = """
+SELECT step, length(record), left(record, %s) FROM stargraph_checkpoints WHERE run_id = %s AND step IN %s
+"""
 AT_KEY: Final = """
 SELECT step, record FROM stargraph_checkpoints WHERE run_id = %s AND step_key = %s ORDER BY step DESC LIMIT 1
 """

@@ -14,7 +14,15 @@ from valkey.exceptions import BusyLoadingError, ValkeyError
 from valkey.exceptions import ConnectionError as NotConnectedError
 from valkey.exceptions import TimeoutError as NoAnswerError
 
-from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads, large_to_decode, large_to_encode
+from stargraph.checkpoint.codec import (
+    PREFIX_BYTES,
+    Cipher,
+    Codec,
+    CodecThreads,
+    RecordCutError,
+    large_to_decode,
+    large_to_encode,
+)
 from stargraph.checkpoint.driver import (
     Lifecycle,
     PruneRule,
@@ -22,6 +30,7 @@ from stargraph.checkpoint.driver import (
     RetryPolicy,
     RunCursor,
     Tail,
+    TimelineMethods,
     check_batch,
     check_bounds,
     check_filters,
@@ -50,10 +59,24 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     Status,
     StepKey,
+    StepSummary,
     is_run_id,
 )
 from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
-from valkey_scripts import APPEND, DELETE, LATEST, LIBRARY, PAGE, PRUNE, RECORDS, START, STEP_KEYS, STEPS
+from valkey_scripts import (
+    APPEND,
+    BEGINNINGS,
+    DELETE,
+    LATEST,
+    LATEST_STEP,
+    LIBRARY,
+    PAGE,
+    PRUNE,
+    RECORDS,
+    START,
+    STEP_KEYS,
+    STEPS,
+)
 
 Result = TypeVar("Result")
 
@@ -62,9 +85,11 @@ _NEWEST: Final = 10**18
 """Above every instant that a checkpoint can have, in microseconds."""
 _BATCH_BYTES: Final = 8 * 1024 * 1024
 """Records that one script appends, so that others are not kept waiting for long."""
+_ROWS: Final = 64
+"""Steps of a timeline that one script reads."""
 
 
-class ValkeyCheckpointer:
+class ValkeyCheckpointer(TimelineMethods):
     """Keeps runs on one Valkey or Redis server; not on a cluster, whose scripts reach the keys of one slot only.
 
     Args:
@@ -294,6 +319,39 @@ class ValkeyCheckpointer:
             if latest is not None and rule.selects(latest):
                 removed.append(await self._prune_run(latest, rule))
         return PruneReport(runs=sum(map(bool, removed)), checkpoints=sum(removed), dry_run=dry_run)
+
+    async def _timeline_page(self, run_id: str, first: int, last: int, limit: int) -> tuple[list[StepSummary], bool]:
+        most = min(limit, _ROWS)
+        floor, latest, stored = await self._run(STEPS, run_id)
+        known = set(map(int, stored))
+        steps = [step for step in sorted(known | {*range(int(floor), int(latest) + 1)}) if first <= step <= last][:most]
+        # With the step before the first one, a row tells what its step changed.
+        before = known & {step - 1 for step in steps[:1]}
+        floor, latest, found = await self._beginnings(run_id, [*before, *steps], PREFIX_BYTES)
+        for step in steps:
+            if step not in found and floor <= step <= latest:
+                raise missing_step_error(run_id, step)
+        while True:
+            records = {step: record for step, (_, record) in found.items()}
+            sizes = {step: size for step, (size, _) in found.items()}
+            rows = [step for step in steps if step in found]
+            summarize = partial(self._codec.summarize, records, run_id=run_id, steps=rows, sizes=sizes)
+            try:
+                return await self._threads.run(summarize, large=large_to_decode(records.values())), len(steps) == most
+            except RecordCutError as cut:  # its event is larger than that: read all of it, if it is still there
+                del found[cut.step]
+                found |= (await self._beginnings(run_id, [cut.step], -1))[2]
+
+    async def _beginnings(
+        self, run_id: str, steps: Sequence[int], most: int
+    ) -> tuple[int, int, dict[int, tuple[int, bytes]]]:
+        """Return the floor and the latest step of a run, and the length and the first bytes of each record."""
+        floor, latest, rows = await self._run(BEGINNINGS, run_id, most, *steps)
+        return int(floor), int(latest), {step: (row[0], row[1]) for step, row in zip(steps, rows, strict=True) if row}
+
+    async def _latest_step(self, run_id: str) -> int | None:
+        found = await self._run(LATEST_STEP, run_id)
+        return None if found is None else int(found)
 
     async def _append(self, checkpoints: Sequence[Checkpoint]) -> None:
         run_id = checkpoints[0].run_id if checkpoints else ""

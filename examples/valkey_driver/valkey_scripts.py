@@ -108,6 +108,20 @@ local ends = redis.call('HMGET', run_key(run), 'floor', 'step')
 return {ends[1] or 0, ends[2] or -1, redis.call('HMGET', records_key(run), unpack(ARGV))}
 """
 
+# Of each record its length and its beginning; -1 asks for all of it.
+BEGINNINGS: Final = """
+local run, most = table.remove(ARGV, 1), tonumber(table.remove(ARGV, 1))
+local ends = redis.call('HMGET', run_key(run), 'floor', 'step')
+local rows = {}
+for i, step in ipairs(ARGV) do
+    local record = redis.call('HGET', records_key(run), step)
+    rows[i] = record and {#record, string.sub(record, 1, most)} or {}
+end
+return {ends[1] or 0, ends[2] or -1, rows}
+"""
+
+LATEST_STEP: Final = "return redis.call('HGET', run_key(ARGV[1]), 'step')"
+
 # The highest member of each key, from a place downwards.
 STEP_KEYS: Final = """
 local run, place, limit = unpack(ARGV)

@@ -25,6 +25,8 @@ pytestmark = pytest.mark.thorough
 
 COMMAND = Path(sys.executable).with_name("stargraph-conformance")
 REFERENCE = "stargraph.checkpoint.conformance.reference:target"
+FULL = {check.capability for check in catalogue()} - {None, "queues", "presence", "schedules"}
+"""What a driver at level full declares at least."""
 
 
 def conformance(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -128,10 +130,13 @@ def test_the_documented_driver_survives_processes(tmp_path: Path) -> None:
 @pytest.mark.timeout(300)
 def test_the_documented_capabilities_are_conformant(tmp_path: Path) -> None:
     _write_documented_driver(tmp_path)
-    groups = ("history", "search", "trees", "keys", "deletion", "batch", "pruned", "closing", "access")
+    groups = ["history", "timeline", "watch", "search", "trees", "keys", "deletion", "batch", "pruned", "closing"]
+    groups += ["access"]
     only = [argument for group in groups for argument in ("--only", group)]
     done = conformance("full_target:target", "--quick", *only, "--json", "-", folder=tmp_path)
-    assert {result["verdict"] for result in json.loads(done.stdout)["results"]} == {"pass"}, done.stdout
+    report = json.loads(done.stdout)
+    assert {result["verdict"] for result in report["results"]} == {"pass"}, done.stdout
+    assert set(report["capabilities"]) >= FULL
 
 
 @pytest.mark.slow
@@ -152,17 +157,17 @@ def test_what_the_broken_drivers_are_made_of_is_sound(name: str, tmp_path: Path)
     assert done.returncode == 0, done.stdout
 
 
-WHAT_IS_STORED = ("steps", "batch", "history", "deletion", "pruned", "corruption", "growth", "stateful")
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("only", [WHAT_IS_STORED, pytest.param((), marks=pytest.mark.slow)], ids=["quick", "all"])
 def test_a_sound_driver_may_give_up_a_write_that_the_system_cut_short(tmp_path: Path) -> None:
     target = "support.broken_drivers.logs:GivesUpShortWrites"
     done = conformance(target, "--only", "crash.torn_write", "--deadline", "4", folder=tmp_path)
     assert " 0 violations" in done.stdout, done.stdout
 
 
+WHAT_IS_STORED = ("steps", "batch", "history", "deletion", "pruned", "corruption", "growth", "stateful")
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("only", [WHAT_IS_STORED, pytest.param((), marks=pytest.mark.slow)], ids=["quick", "all"])
 def test_a_sound_driver_may_store_differences(only: tuple[str, ...]) -> None:
     report = run(ReferenceStores(Deltas).target(), only=only, quick=True, seed=1)
     quick = [check for check in _for(report) if check.quick and (not only or check.group in only)]
