@@ -16,6 +16,8 @@ from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
+from psycopg.rows import dict_row
+from psycopg_pool import AsyncConnectionPool
 from typer.testing import CliRunner
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
@@ -165,6 +167,56 @@ async def test_an_interrupted_copy_is_repeated_and_copies_the_rest() -> None:
         assert seen == [(done, 18) for done in range(1, 8)]
         report = await copy_threads(source, ours)
         assert (report.threads, report.copied, report.present) == (6, 11, 7)
+
+
+@pytest.mark.thorough
+async def test_a_copy_lists_names_and_no_values(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LangGraph's saver for PostgreSQL loads all that it lists at once."""
+    schema = f"theirs_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(f"CREATE SCHEMA {schema}")
+    theirs = f"{postgres}{'&' if '?' in postgres else '?'}options=-csearch_path%3D{schema}"
+    options: Any = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
+    connections: Any = AsyncConnectionPool(theirs, min_size=1, max_size=2, kwargs=options, open=False)
+    async with (
+        AsyncPostgresSaver.from_conn_string(theirs) as one,
+        connections as pool,
+        AsyncSqliteSaver.from_conn_string(str(tmp_path / "theirs.sqlite")) as two,
+        StargraphSaver(MemoryCheckpointer()) as ours,
+    ):
+        await one.setup()
+        for thread in ("b", "a"):
+            await approval(one).ainvoke({"n": 0, "log": []}, config(thread))
+        for kind in (AsyncPostgresSaver, AsyncSqliteSaver, StargraphSaver):
+            monkeypatch.setattr(kind, "alist", None)
+        reports = [
+            await copy_threads(source, target)
+            for source, target in ((one, two), (two, ours), (ours, one), (AsyncPostgresSaver(pool), ours))
+        ]
+    assert [(each.threads, each.copied, each.present) for each in reports] == [
+        (2, 6, 0),
+        (2, 6, 0),
+        (2, 0, 6),
+        (2, 0, 6),
+    ]
+    await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+    await connection.close()
+
+
+async def test_a_copy_goes_from_thread_to_thread() -> None:
+    source = InMemorySaver()
+    for thread in ("b", "a", "b"):
+        await approval(source).ainvoke({"n": 0, "log": []}, config(thread))
+    written: list[str] = []
+
+    class Noting(InMemorySaver):
+        def put(self, config: Any, *words: Any) -> Any:
+            written.append(config["configurable"]["thread_id"])
+            return super().put(config, *words)
+
+    await copy_threads(source, Noting())
+    assert written == sorted(written)
+    assert len(written) > 6
 
 
 async def test_a_checkpoint_that_reads_back_otherwise_is_reported() -> None:

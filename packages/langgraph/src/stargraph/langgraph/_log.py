@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final, TypeVar
@@ -148,7 +148,7 @@ class ThreadLog:
                 found = await self._store.checkpointer.read_at_key(other, checkpoint_id)
         return None if found is None else StoredStep(found)
 
-    async def ancestors(self, stored: StoredStep) -> AsyncIterator[StoredStep]:
+    async def ancestors(self, stored: StoredStep) -> AsyncGenerator[StoredStep]:
         """Yield the parent of a checkpoint, the parent of that, and so on, until one is missing or comes again."""
         seen = {stored.checkpoint_id}
         known: dict[str, StoredStep] = {}
@@ -179,16 +179,17 @@ class ThreadLog:
                 known[key] = found
         return known
 
-    async def before(self, below: str | None) -> AsyncIterator[StoredStep]:
+    async def before(self, below: str | None, *, most_at_once: int | None = None) -> AsyncGenerator[StoredStep]:
         """Yield the checkpoints of the log, the highest id first.
 
         Args:
             below: only those with lower ids; None for all.
+            most_at_once: how many are read at once; None for as many as is quickest.
         """
         tail = await self._read_tail()
         if tail is None:
             return
-        page = _FIRST_PAGE
+        page = most_at_once or _FIRST_PAGE
         while keys := await self._store.checkpointer.step_keys(tail.run_id, below=below, limit=page):
             found = await self._read_keys(tail.run_id, keys)
             for key in keys:
@@ -197,7 +198,30 @@ class ThreadLog:
             below = keys[-1].key
             if len(keys) < page:
                 return
-            page = _PAGE
+            page = most_at_once or _PAGE
+
+    async def ids(self, below: str | None = None, *, limit: int | None = None) -> AsyncGenerator[str]:
+        """Yield the ids of which the log has a checkpoint or only writes, the highest first, without their values.
+
+        Args:
+            below: only lower ones; None for all.
+            limit: at most this many.
+        """
+        run_id = await self._store.live_run(self.thread_id, self.namespace)
+        if run_id is None:
+            return
+        page = _PAGE if limit is None else limit
+        keys = await self._store.checkpointer.step_keys(run_id, below=below, limit=page)
+        if not keys and (tail := await self._read_tail()) is not None:
+            # Another process may have deleted it since it was found, and begun it again.
+            run_id = tail.run_id
+            keys = await self._store.checkpointer.step_keys(run_id, below=below, limit=page)
+        while keys:
+            for key in keys:
+                yield key.key
+            if limit is not None or len(keys) < page:
+                return
+            keys = await self._store.checkpointer.step_keys(run_id, below=keys[-1].key, limit=page)
 
     async def _read_keys(self, run_id: str, keys: Sequence[StepKey]) -> dict[str, StoredStep]:
         """Return the steps of some keys: those that lie close together from one reading, which shares their values."""

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, PendingWrite
 from stargraph.errors import CheckpointError
+from stargraph.langgraph._log import ThreadLog
+from stargraph.langgraph._saver import StargraphSaver
 from stargraph.langgraph._state import write_index
+from stargraph.langgraph._store import LogStore
 
 Saver = BaseCheckpointSaver[Any]
 
@@ -51,10 +56,9 @@ async def copy_threads(
     """
     names = [name async for name in _names(source)]
     report = MoveReport(threads=len({name.thread_id for name in names}))
-    # By their ids, which grow with time: a parent comes before its children.
-    for done, name in enumerate(
-        sorted(names, key=lambda each: (each.checkpoint_id, each.thread_id, each.namespace)), 1
-    ):
+    # Thread by thread, which a saver that keeps differences reads and writes with the least work. Ids grow with time: a
+    # parent comes before its children.
+    for done, name in enumerate(sorted(names), 1):
         found = await source.aget_tuple(_config(name))
         if found is not None:
             if _is_same(found, await target.aget_tuple(_config(name))):
@@ -67,9 +71,43 @@ async def copy_threads(
 
 
 async def _names(source: Saver) -> AsyncIterator[_Name]:
-    async for found in source.alist(None):
-        place = found.config["configurable"]
-        yield _Name(str(place["thread_id"]), place.get("checkpoint_ns", ""), place["checkpoint_id"])
+    """Yield the names of all checkpoints, without their values if the saver is known.
+
+    `alist` loads the values of each, and LangGraph's saver for PostgreSQL those of all of them at once.
+    """
+    if isinstance(source, StargraphSaver):
+        store = LogStore(source.checkpointer)
+        for thread_id, namespace in await store.names():
+            async for checkpoint_id in ThreadLog(store, thread_id, namespace).ids():
+                yield _Name(thread_id, namespace, checkpoint_id)
+    elif _is_of(source, "langgraph.checkpoint.sqlite.aio", "AsyncSqliteSaver"):
+        theirs: Any = source
+        await theirs.setup()
+        async with theirs.lock, theirs.conn.execute(_NAMES) as rows:
+            async for row in rows:
+                yield _Name(*row)
+    elif _is_of(source, "langgraph.checkpoint.postgres.aio", "AsyncPostgresSaver"):
+        from psycopg.rows import tuple_row
+
+        theirs = source
+        pooled = theirs.conn.connection() if hasattr(theirs.conn, "getconn") else nullcontext(theirs.conn)
+        async with pooled as connection, connection.cursor(row_factory=tuple_row) as cursor:
+            await cursor.execute(_NAMES)
+            for row in await cursor.fetchall():
+                yield _Name(*row)
+    else:
+        async for found in source.alist(None):
+            place = found.config["configurable"]
+            yield _Name(str(place["thread_id"]), place.get("checkpoint_ns", ""), place["checkpoint_id"])
+
+
+_NAMES: Final = "SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints"
+
+
+def _is_of(saver: Saver, module: str, name: str) -> bool:
+    """Return whether a saver is of a class of an optional package, which is not imported for that."""
+    kind = getattr(sys.modules.get(module), name, None)
+    return isinstance(kind, type) and isinstance(saver, kind)
 
 
 async def _copy(name: _Name, found: CheckpointTuple, target: Saver) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from bisect import insort
 from collections import defaultdict
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -29,8 +30,9 @@ from stargraph.checkpoint.protocol import Checkpointer, Closing
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.values import EncodedValue
 from stargraph.langgraph._channels import Channels
+from stargraph.langgraph._list import ListHead
 from stargraph.langgraph._log import ThreadLog
-from stargraph.langgraph._names import NAMESPACE_TAG, THREAD_TAG
+from stargraph.langgraph._names import THREAD_TAG
 from stargraph.langgraph._plain import dump_plain, load_plain
 from stargraph.langgraph._removal import copy_log, prune_thread, without_runs
 from stargraph.langgraph._state import Order, Put, StoredStep, Write, write_index
@@ -156,27 +158,27 @@ class StargraphSaver(SyncMethods):
         left = limit if limit is not None else -1
         wanted = get_checkpoint_id(config) if config else None
         below = get_checkpoint_id(before) if before else None
+        channels: dict[ThreadLog, Channels] = defaultdict(Channels)
         async with AsyncExitStack() as stack:
-            heads: list[tuple[StoredStep, ThreadLog, AsyncIterator[StoredStep]]] = []
-            channels: dict[ThreadLog, Channels] = defaultdict(Channels)
-            for log in await self._logs_of(config):
-                steps = _one(log, wanted, below) if wanted else log.before(below)
-                stack.push_async_callback(steps.aclose)  # type: ignore[attr-defined]  # both are generators
-                if (head := await anext(steps, None)) is not None:
-                    heads.append((head, log, steps))
+            heads: list[ListHead] = []
+            logs = await self._logs_of(config)
+            for log in logs:
+                head = ListHead(log, wanted, below, is_one_of_many=len(logs) > 1)
+                stack.push_async_callback(head.aclose)
+                if await head.find_first():
+                    insort(heads, head, key=_id_of)
             while heads and left != 0:
-                position = max(range(len(heads)), key=lambda each: heads[each][0].checkpoint_id or "")
-                stored, log, steps = heads[position]
-                if (following := await anext(steps, None)) is None:
-                    del heads[position]
-                else:
-                    heads[position] = (following, log, steps)
-                config, metadata, parent_config = _names_of(log, stored)
-                if filter and any(_member(metadata, name) != value for name, value in filter.items()):
-                    continue
-                left -= 1
-                load = partial(_load_whole, self.serde, stored, channels[log])
-                yield LazyTuple(config, metadata, parent_config, load)
+                head = heads.pop()
+                if (stored := head.stored) is not None:
+                    config, metadata, parent_config = _names_of(head.log, stored)
+                    if not filter or all(_member(metadata, name) == value for name, value in filter.items()):
+                        left -= 1
+                        load = partial(_load_whole, self.serde, stored, channels[head.log])
+                        yield LazyTuple(config, metadata, parent_config, load)
+                        if left == 0:
+                            return
+                if await head.read_next():
+                    insort(heads, head, key=_id_of)
 
     async def aget_delta_channel_history(
         self, *, config: RunnableConfig, channels: Sequence[str]
@@ -348,8 +350,7 @@ class StargraphSaver(SyncMethods):
             if place.get("checkpoint_ns") is not None:
                 return [self._log(thread_id, place["checkpoint_ns"])]
             tags = {THREAD_TAG: thread_id}
-        names = {(run.metadata[THREAD_TAG], run.metadata[NAMESPACE_TAG]): None async for run in self._store.logs(tags)}
-        return [self._log(*name) for name in names]
+        return [self._log(*name) for name in await self._store.names(tags)]
 
 
 _MOST_LOGS: Final = 4096
@@ -397,8 +398,5 @@ def _load_whole(
     return checkpoint, writes
 
 
-async def _one(log: ThreadLog, checkpoint_id: str, below: str | None) -> AsyncIterator[StoredStep]:
-    """Yield the checkpoint with an id, if it is there and its id is lower than `below`."""
-    found = await log.at(checkpoint_id) if below is None or checkpoint_id < below else None
-    if found is not None and found.has_checkpoint:
-        yield found
+def _id_of(head: ListHead) -> str:
+    return head.checkpoint_id

@@ -92,6 +92,18 @@ class LogStore:
             if cursor is None:
                 return
 
+    async def names(self, tags: dict[str, str] | None = None) -> list[tuple[str, str]]:
+        """Return the threads and namespaces whose logs have some tags; all of them if None."""
+        names: dict[tuple[str, str], str | None] = {}
+        async for run in self.logs(tags):
+            name = run.metadata[THREAD_TAG], run.metadata[NAMESPACE_TAG]
+            live = [each for each in (names.get(name), run.run_id if run.status not in ENDED else None) if each]
+            names[name] = min(live, key=generation_of, default=None)
+        for name, run_id in names.items():
+            if run_id is not None:
+                self._remember(name, run_id)
+        return list(names)
+
     def new_run(self, thread_id: str, namespace: str) -> str:
         """Return the run id for a new log: that of the lowest generation that is not known to be deleted."""
         return run_id_of(thread_id, namespace, self._generations.get((thread_id, namespace), 0))
