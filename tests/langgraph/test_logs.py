@@ -1,16 +1,70 @@
-"""What a list over many logs reads."""
+"""The logs that a saver keeps in memory, and what a list over many of them reads."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from typing import Any
 
+import pytest
 from langgraph.checkpoint.memory import InMemorySaver
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.langgraph import StargraphSaver
+from stargraph.langgraph._log import ThreadLog
+from stargraph.langgraph._logs import ThreadLogs
+from stargraph.langgraph._store import LogStore
 
 from .test_saver import checkpoint, place_of, put
+
+
+async def test_idle_logs_are_dropped_beyond_a_number_of_bytes_and_read_again() -> None:
+    async with StargraphSaver(MemoryCheckpointer()) as saver:
+        where = await put(saver, "0", 0, a="x" * 1000)
+        each = saver._log("0", "").memory
+        assert each > 8 * 1000
+        logs = ThreadLogs(saver._store, budget=4 * each)
+        saver._logs[asyncio.get_running_loop()] = logs
+        places = [await put(saver, str(number), number, a="x" * 1000) for number in range(1, 9)]
+        kept = [log.thread_id for log in logs.all()]
+        assert kept[-1] == "8"
+        assert len(kept) <= 4
+        assert logs._used == sum(log.memory for log in logs.all())
+        await put(saver, kept[0], 20, places[int(kept[0]) - 1], a="y")
+        await put(saver, "9", 21, a="x" * 1000)
+        assert kept[0] in [log.thread_id for log in logs.all()], "it was used a moment ago"
+        for number, place in enumerate([where, *places]):
+            found = await saver.aget_tuple(place)
+            assert found is not None
+            assert found.checkpoint["channel_values"] == {"a": "x" * 1000}
+            on = await put(saver, str(number), 30 + number, place, a="z")
+            found = await saver.aget_tuple(place_of(str(number)))
+            assert found is not None
+            assert (found.config, found.parent_config) == (on, place)
+        assert logs._used == sum(log.memory for log in logs.all()) <= 4 * each
+
+
+async def test_a_log_that_is_written_is_not_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stargraph.langgraph._logs._MOST", 5)
+    async with StargraphSaver(MemoryCheckpointer()) as saver:
+        logs = ThreadLogs(saver._store, budget=1)
+        saver._logs[asyncio.get_running_loop()] = logs
+        waiting = [asyncio.create_task(put(saver, str(number), number, a=1)) for number in range(20)]
+        await asyncio.sleep(0)
+        assert len(logs.all()) == 20
+        await asyncio.gather(*waiting)
+        assert len(logs.all()) == 1
+
+
+async def test_so_many_logs_are_kept_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stargraph.langgraph._logs._MOST", 10)
+    logs = ThreadLogs(LogStore(MemoryCheckpointer()))
+    names = [str(number) for number in range(25)]
+    for name in names:
+        logs.get("kept", "")
+        assert isinstance(logs.get(name, ""), ThreadLog)
+        assert len(logs.all()) <= 10
+    assert {"kept", "24"} <= {log.thread_id for log in logs.all()}
 
 
 class CountingStore(MemoryCheckpointer):

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
 from types import TracebackType
-from typing import Any, Final, Self
+from typing import Any, Self
 from weakref import WeakKeyDictionary
 
 from langchain_core.runnables import RunnableConfig
@@ -32,6 +32,7 @@ from stargraph.checkpoint.values import EncodedValue
 from stargraph.langgraph._channels import Channels
 from stargraph.langgraph._list import ListHead
 from stargraph.langgraph._log import ThreadLog
+from stargraph.langgraph._logs import ThreadLogs
 from stargraph.langgraph._names import THREAD_TAG
 from stargraph.langgraph._plain import dump_plain, load_plain
 from stargraph.langgraph._removal import copy_log, prune_thread, without_runs
@@ -61,7 +62,7 @@ class StargraphSaver(SyncMethods):
         super().__init__(serde)
         self._store = LogStore(checkpointer)
         self._checkpointer = checkpointer
-        self._logs: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[str, str], ThreadLog]] = WeakKeyDictionary()
+        self._logs: WeakKeyDictionary[asyncio.AbstractEventLoop, ThreadLogs] = WeakKeyDictionary()
 
     @classmethod
     def from_url(cls, url: str, serde: SerializerProtocol | None = None) -> Self:
@@ -281,7 +282,7 @@ class StargraphSaver(SyncMethods):
         async for run in self._store.logs({THREAD_TAG: str(thread_id)}):
             await self._store.delete(run.run_id)
         for logs in list(self._logs.values()):  # other threads add to them
-            for log in list(logs.values()):
+            for log in logs.all():
                 if log.thread_id == str(thread_id):
                     log.forget_tail()
 
@@ -330,16 +331,12 @@ class StargraphSaver(SyncMethods):
     # Logs
 
     def _log(self, thread_id: str, namespace: str) -> ThreadLog:
-        """Return the log of a thread and a namespace, one for each event loop; idle ones are dropped beyond a limit."""
-        logs = self._logs.setdefault(asyncio.get_running_loop(), {})
-        name = thread_id, namespace
-        log = logs.get(name)
-        if log is None:
-            if len(logs) >= _MOST_LOGS:
-                for idle in [each for each, other in logs.items() if other.is_idle][: _MOST_LOGS // 2]:
-                    del logs[idle]
-            log = logs[name] = ThreadLog(self._store, thread_id, namespace)
-        return log
+        """Return the log of a thread and a namespace, one for each event loop."""
+        loop = asyncio.get_running_loop()
+        logs = self._logs.get(loop)
+        if logs is None:
+            logs = self._logs[loop] = ThreadLogs(self._store)
+        return logs.get(thread_id, namespace)
 
     async def _logs_of(self, config: Mapping[str, Any] | None) -> Sequence[ThreadLog]:
         """Return the logs that a configuration names, or all of them if it names none."""
@@ -351,10 +348,6 @@ class StargraphSaver(SyncMethods):
                 return [self._log(thread_id, place["checkpoint_ns"])]
             tags = {THREAD_TAG: thread_id}
         return [self._log(*name) for name in await self._store.names(tags)]
-
-
-_MOST_LOGS: Final = 4096
-"""How many logs of one event loop are kept with their latest step."""
 
 
 def _place(config: Mapping[str, Any]) -> tuple[str, str]:
