@@ -24,7 +24,7 @@ _ENGINE: Final = ("stargraph-engine", "langgraph-engine")
 _ROWS: Final = (
     _Row("an engine's loop over one node, 1 KB of state", "engine-small", "rate", *_ENGINE),
     _Row("a step of it, median", "engine-small", "p50_ms", *_ENGINE),
-    _Row("a step of it, 99 of 100", "engine-small", "p99_ms", *_ENGINE),
+    _Row("a step of it, 99th percentile", "engine-small", "p99_ms", *_ENGINE),
     _Row("a step of it, CPU", "engine-small", "cpu_ms", *_ENGINE),
     _Row("a step of it, to the disk", "engine-small", "device_bytes", *_ENGINE),
     _Row("64 runs at once by an engine, all steps together", "engine-fan", "rate", *_ENGINE),
