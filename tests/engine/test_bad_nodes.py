@@ -49,6 +49,31 @@ async def test_an_update_that_cannot_be_merged_is_recorded(
     assert store.events("r") == ["started", "failed a"]
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize(
+    ("state", "is_refused"),
+    [
+        ('state_schema: {x: {type: "list[int]", default: [1], reduce: append}}', True),
+        ("state_schema: {n: {type: int, default: 1}, x: {type: int, default: 1, reduce: add}}", True),
+        ('state_class: "support.state_kinds:Counted"', True),
+        ("state_schema: {x: {type: dict, default: {a: 1}, reduce: merge}}", False),
+        ("state_schema: {x: {type: int, default: 1}}", False),
+        ("", False),
+    ],
+)
+async def test_the_state_itself_is_no_update_of_what_would_be_added_to_itself(
+    store: MemoryCheckpointer, state: str, isolation: str, is_refused: bool
+) -> None:
+    text = f'{state}\nnodes: [{{id: a, kind: "support.state_kinds:back", isolation: {isolation}}}]'
+    run = await graph(text).start(checkpointer=store, run_id="r")
+    summary = await run.start()
+    assert summary.status == ("failed" if is_refused else "done")
+    if is_refused:
+        assert summary.error is not None
+        assert summary.error.reason == "not-an-update"
+        assert "would add 'x' to itself" in summary.error.message
+
+
 async def test_a_cancelled_run_starts_no_sync_node_that_waited_for_a_thread(store: MemoryCheckpointer) -> None:
     gated_nodes.started.clear()
     gated_nodes.released.clear()

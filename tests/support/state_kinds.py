@@ -41,6 +41,8 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
+from stargraph.graph import append
+
 PUT: dict[str, Any] = {}
 SEEN: list[Any] = []
 
@@ -569,3 +571,9 @@ class Related(BaseModel):
 class Pathed(BaseModel):
     value: str = Field(validation_alias=AliasPath("given", "value"))
     n: int = 0
+
+
+@dataclass
+class Counted:
+    n: int = 0
+    x: Annotated[list[int], append] = field(default_factory=lambda: [1])

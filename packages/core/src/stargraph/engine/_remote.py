@@ -63,10 +63,12 @@ def _update(graph: RemoteGraph, node_id: str, state: bytes, context: Context) ->
     spec, node_of = _loaded(graph.document, graph.modules)
     node = node_of(node_id)
     _check_code({f"node {node_id!r}": node.code, **spec.code()}, graph, node_id)
-    returned = node.call(spec.parse(state, "state"), context)()
+    given = spec.parse(state, "state")
+    returned = node.call(given, context)()
     if inspect.isawaitable(returned):
         # No loop runs in this thread.
         returned = asyncio.run(_awaited(returned))
+    spec.refuse_given(returned, given, node_id)
     update = spec.record(spec.update_of(returned, node_id), state)
     return {name: encoded.value for name, encoded in update.items()}
 

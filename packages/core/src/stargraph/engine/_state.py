@@ -288,6 +288,28 @@ class StateSpec:
             )
         return update if self.fields is None else self._named(update, f"node {node!r} returned")
 
+    def refuse_given(self, returned: object, given: object, node: str) -> None:
+        """Refuse the very state that a node was given as its update, if fields of it would be added to themselves.
+
+        Args:
+            returned: what the node returned.
+            given: its state.
+
+        Raises:
+            StateError: it is the same object, and a field has the reducer `append` or `add`.
+        """
+        if returned is not given or self.fields is None:
+            return
+        doubled = [name for name, field in self.fields.items() if field.reducer in ("append", "add")]
+        if doubled:
+            raise StateError(
+                f"node {node!r} returned the state that it was given, which would add {_listed(doubled)} to itself",
+                reason="not-an-update",
+                hint="Return only what is new, as a dict of the fields that the node updates.",
+                path=f"state.{doubled[0]}",
+                node=node,
+            )
+
     async def record_in_turns(
         self, update: Mapping[str, object], within: Checkpoint, *, from_json: bool
     ) -> dict[str, EncodedValue]:

@@ -96,14 +96,14 @@ class TaskRunner:
             is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._pools.is_remote)
             # What came from another process was recorded there, and what a built-in node returns was given to it.
             from_json = is_remote or node.code is None
-            calls = self._remote_calls if is_remote else self._calls
+            given: list[object] = []
             attempts = Attempts(
                 node,
                 context,
                 questions,
                 call_log,
                 self._pools,
-                calls(tail, task, context),
+                self._remote_calls(tail, task, context) if is_remote else self._calls(tail, task, context, given),
                 backs_off=self._backs_off,
                 hooks=self._hooks,
                 info=self._info(tail, task) if self._hooks else None,
@@ -112,6 +112,8 @@ class TaskRunner:
                 returned = await attempts.run()
             finally:
                 call_log.close()
+            if given:
+                state.refuse_given(returned, given[-1], task.node)
         return await state.record_in_turns(state.update_of(returned, task.node), tail, from_json=from_json)
 
     async def _observed_child(self, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, object]:
@@ -131,12 +133,13 @@ class TaskRunner:
         kind = self._plan.nodes[task.node].spec.kind
         return NodeInfo(tail.run_id, task.node, kind, task.id, tail.step, index=task.index)
 
-    def _calls(self, tail: Checkpoint, task: Task, context: Context) -> MakeCall:
-        """Return what makes the call of each attempt, with a fresh state."""
+    def _calls(self, tail: Checkpoint, task: Task, context: Context, given: list[object]) -> MakeCall:
+        """Return what makes the call of each attempt, with a fresh state, which is then the one that was `given`."""
         state, node = self._plan.state, self._plan.nodes[task.node]
 
         async def make_call() -> Callable[[], Any]:
-            return node.call(await state.read_in_turns(tail), context)
+            given[:] = [await state.read_in_turns(tail)]
+            return node.call(given[-1], context)
 
         return make_call
 
