@@ -195,13 +195,13 @@ class MariaDBCheckpointer(TimelineMethods):
         self._lifecycle.opened()
 
     async def close(self) -> None:
-        self._lifecycle.close()
-        pool, self._pool = self._pool, None
-        await self._requests.drain()
-        if pool is not None:
-            pool.close()
-            await pool.wait_closed()
-            self._threads.close()
+        async with self._lifecycle.closing():
+            pool, self._pool = self._pool, None
+            await self._requests.drain()
+            if pool is not None:
+                pool.close()
+                await pool.wait_closed()
+                self._threads.close()
 
     async def __aenter__(self) -> Self:
         await self.bootstrap()

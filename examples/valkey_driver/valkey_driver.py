@@ -190,12 +190,12 @@ class ValkeyCheckpointer(TimelineMethods):
         self._lifecycle.opened()
 
     async def close(self) -> None:
-        self._lifecycle.close()
-        client, self._client = self._client, None
-        await self._requests.drain()
-        if client is not None:
-            await client.aclose()
-            self._threads.close()
+        async with self._lifecycle.closing():
+            client, self._client = self._client, None
+            await self._requests.drain()
+            if client is not None:
+                await client.aclose()
+                self._threads.close()
 
     async def __aenter__(self) -> Self:
         await self.bootstrap()

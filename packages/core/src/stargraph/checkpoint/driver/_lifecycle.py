@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
+from collections.abc import AsyncIterator
+from concurrent.futures import Future
+from contextlib import asynccontextmanager
 
 from stargraph.checkpoint.driver._errors import (
     closed_error,
@@ -16,7 +20,8 @@ class Lifecycle:
     """Tells whether a handle may be used, and refuses in the words of the contract if not.
 
     A driver calls `ensure_own_process` at the start of `bootstrap` and `opened` at its end, `ensure_open` or
-    `ensure_writable` at the start of every other method, and `close` in its own.
+    `ensure_writable` at the start of every other method, and `closing` around its own `close`, or `close` in one that
+    has nothing to wait for.
 
     Args:
         read_only: the handle never changes the store.
@@ -26,6 +31,7 @@ class Lifecycle:
         self.read_only = read_only
         self._process: int | None = None
         self._was_open = False
+        self._ends: list[Future[None]] = []
 
     @property
     def is_open(self) -> bool:
@@ -49,6 +55,30 @@ class Lifecycle:
         self.ensure_own_process()
         was_open, self._process = self.is_open, None
         return was_open
+
+    @asynccontextmanager
+    async def closing(self) -> AsyncIterator[bool]:
+        """Close as `close` does, around a block that releases what the handle holds.
+
+        A call beside another one, on whatever event loop, returns once that one has released everything, too.
+
+        Yields:
+            Whether the handle was open.
+
+        Raises:
+            StoreUnavailableError: the handle belongs to the parent process (`reason="forked"`).
+        """
+        earlier = tuple(self._ends)
+        was_open = self.close()
+        end: Future[None] = Future()  # not one of asyncio, since the other call may be on another loop
+        self._ends.append(end)
+        try:
+            yield was_open
+        finally:
+            self._ends.remove(end)
+            end.set_result(None)
+        if earlier:
+            await asyncio.wait([asyncio.wrap_future(each) for each in earlier])
 
     def ensure_open(self) -> None:
         """Refuse a method of a handle that is not open.

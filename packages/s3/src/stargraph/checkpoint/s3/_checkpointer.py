@@ -225,8 +225,8 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
         store.use_without_conditions()
 
     async def close(self) -> None:
-        self._lifecycle.close()
-        await self._drop()
+        async with self._lifecycle.closing():
+            await self._drop()
 
     async def __aenter__(self) -> Self:
         try:

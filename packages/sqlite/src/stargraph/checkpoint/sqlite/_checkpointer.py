@@ -165,14 +165,14 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
             await store.close()
 
     async def close(self) -> None:
-        if self._lifecycle.close():
+        async with self._lifecycle.closing():
             store, self._store = self._store, None
-            assert store is not None
-            try:
-                await store.close()
-            finally:
-                self._encoder.close()
-                self._latest.clear()
+            if store is not None:
+                try:
+                    await store.close()
+                finally:
+                    self._encoder.close()
+                    self._latest.clear()
 
     async def __aenter__(self) -> Self:
         await self.bootstrap()
