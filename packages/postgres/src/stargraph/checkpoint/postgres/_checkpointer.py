@@ -5,11 +5,10 @@ from __future__ import annotations
 import asyncio
 import ssl as tls
 from collections.abc import AsyncIterator, Collection, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import asyncpg
 
@@ -35,6 +34,7 @@ from stargraph.checkpoint.driver import (
     check_step,
 )
 from stargraph.checkpoint.postgres._append import AppendStatements
+from stargraph.checkpoint.postgres._attached import Attached
 from stargraph.checkpoint.postgres._connection import (
     BorrowedConnections,
     Connections,
@@ -42,7 +42,7 @@ from stargraph.checkpoint.postgres._connection import (
     OwnConnections,
     Password,
 )
-from stargraph.checkpoint.postgres._errors import ATTEMPT_SHARE, Advice, Retries
+from stargraph.checkpoint.postgres._errors import ATTEMPT_SHARE, Advice, Retries, other_loop_error
 from stargraph.checkpoint.postgres._options import refuse_unknown_parameters, split_url
 from stargraph.checkpoint.postgres._prune import Pruner
 from stargraph.checkpoint.postgres._queues import PostgresFleet
@@ -81,32 +81,17 @@ from stargraph.checkpoint.protocol import (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class _Attached:
-    """What belongs to one event loop: connections cannot be used from another one."""
-
-    connections: Connections
-    writer: Writer
-    fleet: PostgresFleet
-
-    async def close(self) -> None:
-        """Close the connections after the writes that are waiting."""
-        try:
-            await self.writer.drain()
-        finally:
-            await self.connections.close()
-
-
 class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
     """Keeps runs in one schema of a PostgreSQL database that any number of machines may share.
 
-    Nothing is connected before `bootstrap`. A handle may be used from several event loops, one after the
-    other or at once; each gets connections of its own.
+    Nothing is connected before `bootstrap`. A handle may be used from several event loops, one after the other or at
+    once. Each gets connections of its own, which are closed at the latest when `asyncio.run` ends that loop.
 
     Args:
         dsn: `postgresql://user:password@host:port/database?…` or `host=… dbname=…`, with libpq's parameters. What it
             leaves out comes from the `PG…` environment variables.
-        pool: an asyncpg pool to take connections from, instead of a DSN; it stays yours to close.
+        pool: an asyncpg pool to take connections from, instead of a DSN; it stays yours to close. The handle then
+            serves the event loop of the pool alone (`reason="other-loop"`).
         schema: the schema that holds the tables; made by `bootstrap`.
         ssl: a TLS context, instead of what the DSN says.
         password: a password or a function that returns one for each new connection, such as a cloud's token.
@@ -172,7 +157,8 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         self._reader = Reader(self._fetch, self._schema, self._codec, self._threads, self._latest)
         self._search = SearchStatements(self._schema)
         self._pruner = Pruner(self._fetch, self._schema, self._codec, self._threads, self._reader.at_step, self._latest)
-        self._attached: WeakKeyDictionary[asyncio.AbstractEventLoop, _Attached] = WeakKeyDictionary()
+        self._loop_of_pool: ref[asyncio.AbstractEventLoop] | None = None
+        self._attached: WeakKeyDictionary[asyncio.AbstractEventLoop, Attached] = WeakKeyDictionary()
 
     @classmethod
     def from_url(cls, url: str, /) -> Self:
@@ -230,15 +216,16 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         self._lifecycle.opened()
 
     async def close(self) -> None:
-        self._lifecycle.close()
-        attached = self._attached.pop(asyncio.get_running_loop(), None)
-        try:
-            if attached is not None:
-                await attached.close()
-        finally:
-            if not self._attached:
-                self._threads.close()
-                self._latest.clear()
+        async with self._lifecycle.closing():
+            attached = self._attached.pop(asyncio.get_running_loop(), None)
+            self._forget_ended_loops()
+            try:
+                if attached is not None:
+                    await attached.close()
+            finally:
+                if not self._attached:
+                    self._threads.close()
+                    self._latest.clear()
 
     async def __aenter__(self) -> Self:
         await self.bootstrap()
@@ -368,21 +355,25 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
     async def _latest_step(self, run_id: str) -> int | None:
         return await self._reader.latest_step(run_id)
 
-    def _open_to_write(self, method: str, *, dry_run: bool = False) -> _Attached:
+    def _open_to_write(self, method: str, *, dry_run: bool = False) -> Attached:
         self._lifecycle.ensure_writable(method, dry_run=dry_run)
         return self._attach()
 
-    def _open(self) -> _Attached:
+    def _open(self) -> Attached:
         self._lifecycle.ensure_open()
         return self._attach()
 
-    def _attach(self) -> _Attached:
+    def _attach(self) -> Attached:
         loop = asyncio.get_running_loop()
         attached = self._attached.get(loop)
         if attached is None:
+            self._forget_ended_loops()
             timeout = self._timeout * ATTEMPT_SHARE
             connections: Connections
             if self._pool is not None:
+                self._loop_of_pool = self._loop_of_pool or ref(loop)
+                if self._loop_of_pool() is not loop:
+                    raise other_loop_error()
                 connections = BorrowedConnections(self._pool, timeout=timeout)
             else:
                 assert self._dsn is not None
@@ -409,8 +400,14 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
                 grouped=self._group_commit,
             )
             fleet = PostgresFleet(connections, self._retries, self._schema)
-            attached = self._attached[loop] = _Attached(connections, writer, fleet)
+            attached = self._attached[loop] = Attached(connections, writer, fleet)
         return attached
+
+    def _forget_ended_loops(self) -> None:
+        # What is attached to a loop holds that loop, which so is never collected.
+        for loop in [each() for each in self._attached.keyrefs()]:
+            if loop is not None and loop.is_closed():
+                self._attached.pop(loop, None)
 
     async def _fetch(self, sql: str, *parameters: object) -> list[asyncpg.Record]:
         connections = self._open().connections

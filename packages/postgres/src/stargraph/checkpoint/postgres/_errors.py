@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 import asyncpg
 
 from stargraph.checkpoint.driver import RetryPolicy, TroubleLog
-from stargraph.errors import StoreUnavailableError
+from stargraph.errors import CheckpointError, StoreUnavailableError
 
 T = TypeVar("T")
 
@@ -127,6 +127,15 @@ _HINTS: Final[tuple[tuple[type[Exception], str, str], ...]] = (
     (TimeoutError, "timeout", "Check the network and the server's load; {timeout} says how long to try."),
     (OSError, "unreachable", "Check that the server runs, and that host and port in the DSN are right."),
 )
+
+
+def other_loop_error() -> CheckpointError:
+    """Return the error of a handle on a pool that is used outside of the pool's event loop."""
+    return CheckpointError(
+        "PostgreSQL: this handle took connections from its pool in another event loop, and a pool serves one alone",
+        reason="other-loop",
+        hint="Make a pool and a handle in this event loop, or give the handle a DSN: it then connects in each.",
+    )
 
 
 def is_transient(error: BaseException) -> bool:
