@@ -121,7 +121,11 @@ async def test_a_run_that_moved_on_or_was_pruned_is_a_note_and_a_deleted_one_is_
         await store.prune(older_than=LATER, statuses=("done", "running"), keep_last=1)
         assert await store.delete_run("gone")
         report = await verify(store, anchor=before)
+        progress: list[int] = []
+        named = await verify(store, ["gone", "moved"], anchor=before, progress=lambda runs, _: progress.append(runs))
     assert [(finding.kind, finding.run_id) for finding in report.findings] == [("run-missing", "gone")]
+    assert (report.runs, report.anchored) == (4, 4), "the one that is gone was not read"
+    assert (named.runs, progress[-1], len(named.findings)) == (1, 1, 1)
     notes = {(note.run_id, note.kind) for note in report.notes}
     # The step that the anchor knows of `moved` was pruned, and the next one names its digest.
     assert notes == {

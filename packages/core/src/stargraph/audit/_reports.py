@@ -95,12 +95,17 @@ class RunReport(_Report):
     findings: tuple[Finding, ...] = ()
     notes: tuple[Note, ...] = ()
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether the anchor knows the run, and the store does not."""
+        return any(finding.kind == "run-missing" for finding in self.findings)
+
 
 class VerifyReport(_Report):
     """What was found in a store.
 
     Attributes:
-        runs: how many runs were looked at.
+        runs: how many runs were read; those that only the anchor knows are findings.
         steps: how many steps were read and are each sound.
         seals: how many steps each key sealed; those without a seal are under the empty name.
         anchored: how many runs the anchor names; None without an anchor.
