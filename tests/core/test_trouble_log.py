@@ -25,10 +25,10 @@ class Trouble:
         return [record.getMessage() for record in self._caplog.records if record.name == LOGGER.name]
 
     def fail(self, seconds: float, kind: str = "refused") -> None:
-        """Let ten requests a second fail for some seconds."""
-        for _ in range(round(seconds * 10)):
+        """Let eight requests a second fail for some seconds: floats add up eighths exactly."""
+        for _ in range(round(seconds * 8)):
             self.log.failed(kind, "trying again: %s", kind)
-            self.now += 0.1
+            self.now += 0.125
 
 
 @pytest.fixture
@@ -39,7 +39,12 @@ def trouble(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -
 def test_half_a_minute_without_the_store_is_four_lines(trouble: Trouble) -> None:
     trouble.fail(32)
     trouble.log.succeeded("the store")
-    assert trouble.lines() == ["trying again: refused"] * 3 + ["the store answers again, after 32.0 s"]
+    assert trouble.lines() == [
+        "trying again: refused",
+        "trying again: refused (79 more since this was last logged)",
+        "trying again: refused (159 more since this was last logged)",
+        "the store answers again, after 32.0 s and failing 256 times",
+    ]
 
 
 def test_a_day_has_a_line_every_five_minutes(trouble: Trouble) -> None:
@@ -68,9 +73,31 @@ def test_the_next_trouble_is_logged_from_its_beginning(trouble: Trouble) -> None
     trouble.log.succeeded("the store")
     trouble.fail(2)
     trouble.log.succeeded("the store")
-    assert trouble.lines() == ["trying again: refused", "the store answers again, after 2.0 s"] * 2
+    assert trouble.lines() == ["trying again: refused", "the store answers again, after 2.0 s and failing 16 times"] * 2
     trouble.log.succeeded("the store")
     assert len(trouble.lines()) == 4
+
+
+def test_every_failure_has_a_line_or_is_counted_by_one(trouble: Trouble) -> None:
+    trouble.fail(5)
+    trouble.fail(0.125, "starting")
+    trouble.fail(5)
+    assert trouble.lines() == [
+        "trying again: refused",
+        "trying again: starting",
+        "trying again: refused (78 more since this was last logged)",
+    ]
+    trouble.log.succeeded("the store")
+    assert trouble.lines()[-1] == "the store answers again, after 10.1 s and failing 81 times"
+    trouble.fail(0.125)
+    assert trouble.lines()[-1] == "trying again: refused"
+
+
+def test_a_single_failure_is_one_time(trouble: Trouble) -> None:
+    trouble.log.failed("refused", "trying again")
+    trouble.now += 3
+    trouble.log.succeeded("the store")
+    assert trouble.lines()[-1] == "the store answers again, after 3.0 s and failing 1 time"
 
 
 def test_a_hiccup_long_after_another_is_logged(trouble: Trouble) -> None:
@@ -92,4 +119,4 @@ def test_two_threads_may_hear_at_once_that_the_store_is_back(trouble: Trouble, m
 
     monkeypatch.setattr("time.monotonic", monotonic)
     trouble.log.succeeded("the store")
-    assert trouble.lines() == ["trying again: refused", "the store answers again, after 2.0 s"]
+    assert trouble.lines() == ["trying again: refused", "the store answers again, after 2.0 s and failing 16 times"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import Counter
 from typing import Final
 
 _FIRST_GAP: Final = 10.0
@@ -15,7 +16,8 @@ _WORTH_AN_END: Final = 1.0
 class TroubleLog:
     """Logs the trouble of a handle with its store in a few lines, however many requests fail.
 
-    A kind of failure is logged when it comes up, then after 10 seconds, 20, 40 and so on, at most every 5 minutes.
+    A kind of failure is logged when it comes up, then after 10 seconds, 20, 40 and so on, at most every 5 minutes. Each
+    line says how many failures of its kind had none since the last one, and that of the end how many there were in all.
 
     Args:
         logger: takes the records, of level WARNING.
@@ -24,7 +26,9 @@ class TroubleLog:
     def __init__(self, logger: logging.Logger) -> None:
         self._logger = logger
         self._since: float | None = None
+        self._failures = 0
         self._next: dict[str, tuple[float, float]] = {}
+        self._unlogged: Counter[str] = Counter()
 
     def failed(self, kind: str, message: str, *values: object) -> None:
         """Note that a request has failed and is made again.
@@ -37,12 +41,17 @@ class TroubleLog:
         now = time.monotonic()
         if self._since is None:
             self._since = now
+            self._failures = 0
+        self._failures += 1
         due, gap = self._next.get(kind, (now, _FIRST_GAP))
         if now < due:
+            self._unlogged[kind] += 1
             return
         if now > due + gap:  # an old trouble that has come back
             gap = _FIRST_GAP
         self._next[kind] = (now + gap, min(2 * gap, _LONGEST_GAP))
+        if unlogged := self._unlogged.pop(kind, 0):
+            message, values = f"{message} (%d more since this was last logged)", (*values, unlogged)
         self._logger.warning(message, *values)
 
     def succeeded(self, store: object) -> None:
@@ -58,4 +67,6 @@ class TroubleLog:
         seconds = time.monotonic() - since
         if seconds >= _WORTH_AN_END:
             self._next.clear()
-            self._logger.warning("%s answers again, after %.1f s", store, seconds)
+            self._unlogged.clear()
+            times = f"{self._failures} time{'' if self._failures == 1 else 's'}"
+            self._logger.warning("%s answers again, after %.1f s and failing %s", store, seconds, times)
