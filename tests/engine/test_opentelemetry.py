@@ -7,7 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from opentelemetry import trace
@@ -20,6 +20,8 @@ from support import calling_nodes
 from support.graphs import calling, graph
 from support.memory import MemoryCheckpointer
 
+from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import StoreUnavailableError
 from stargraph.graph import Context
 from stargraph.otel import TRACEPARENT, OpenTelemetryMiddleware
 
@@ -52,6 +54,18 @@ class Telemetry:
 
     def paths(self, prefix: str) -> list[str]:
         return [self.path(span) for span in self.spans(prefix)]
+
+    def points(self, name: str) -> dict[tuple[tuple[str, Any], ...], float]:
+        """The value, or the count of a histogram, of one instrument, by attributes."""
+        data = self._reader.get_metrics_data()
+        return {
+            tuple(sorted(point.attributes.items())): getattr(point, "value", None) or point.count
+            for of_resource in (data.resource_metrics if data else ())
+            for scope in of_resource.scope_metrics
+            for metric in scope.metrics
+            if metric.name == name
+            for point in cast("Any", metric.data.data_points)
+        }
 
     def measured(self) -> dict[str, float]:
         """The sum, or the count of a histogram, of each instrument."""
@@ -178,6 +192,30 @@ async def test_failures_are_named_and_never_quoted(store: MemoryCheckpointer, te
     assert SECRET not in telemetry.text()
     measured = telemetry.measured()
     assert (measured["stargraph.node.failures"], measured["stargraph.runs"]) == (2, 1), "an attempt and its retry"
+
+
+@pytest.mark.parametrize("store_spans", [True, False])
+async def test_an_operation_of_the_store_that_failed_is_measured_by_its_error(
+    store: MemoryCheckpointer, telemetry: Telemetry, store_spans: bool
+) -> None:
+    def refuse(checkpoint: Checkpoint) -> None:
+        if checkpoint.step == 1:
+            raise StoreUnavailableError(f"password={SECRET}", reason="unreachable")
+
+    async def script(state: Any, context: Context) -> None:
+        return None
+
+    calling_nodes.script = script
+    store.before_write = refuse
+    run = await graph(ASYNC).start(checkpointer=store, middleware=[telemetry.middleware(store_spans=store_spans)])
+    with pytest.raises(StoreUnavailableError):
+        await run.start()
+    assert telemetry.points("stargraph.store.duration") == {
+        (("stargraph.store.operation", "write"),): 1,
+        (("error.type", "unreachable"), ("stargraph.store.operation", "write")): 1,
+    }
+    assert telemetry.points("stargraph.steps") == {(("stargraph.event", "started"), ("stargraph.graph.id", "test")): 1}
+    assert SECRET not in telemetry.text()
 
 
 async def test_a_retry_is_counted(store: MemoryCheckpointer, telemetry: Telemetry) -> None:

@@ -78,7 +78,7 @@ class OpenTelemetryMiddleware(Middleware):
             "stargraph.node.duration", "s", "How long an attempt of a node took."
         )
         self._store_seconds = meter.create_histogram(
-            "stargraph.store.duration", "s", "How long an operation of the store took."
+            "stargraph.store.duration", "s", "How long an operation of the store took, also one that failed."
         )
         self._sizes = meter.create_histogram(
             "stargraph.checkpoint.size", "By", "The JSON text of the state and the update of a step that was appended."
@@ -157,12 +157,17 @@ class OpenTelemetryMiddleware(Middleware):
         """Measure an operation of the store, and make a span of it."""
         labels: dict[str, AttributeValue] = {"stargraph.store.operation": store.operation}
         began = time.monotonic()
-        if self._store_spans:
-            attributes = labels if store.run_id is None else {**labels, "stargraph.run.id": store.run_id}
-            with self._span(f"store {store.operation}", attributes, kind=SpanKind.CLIENT) as span, _failing(span):
+        try:
+            if self._store_spans:
+                attributes = labels if store.run_id is None else {**labels, "stargraph.run.id": store.run_id}
+                with self._span(f"store {store.operation}", attributes, kind=SpanKind.CLIENT) as span, _failing(span):
+                    yield
+            else:
                 yield
-        else:
-            yield
+        except Exception as error:
+            failed: dict[str, AttributeValue] = {**labels, "error.type": _name_of(error)}
+            self._store_seconds.record(time.monotonic() - began, failed)
+            raise
         self._store_seconds.record(time.monotonic() - began, labels)
         for checkpoint in store.checkpoints:
             self._steps.add(1, {"stargraph.graph.id": checkpoint.graph_id, "stargraph.event": checkpoint.event})
@@ -188,8 +193,13 @@ def _failing(span: Span) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        _set_error(span, (error.reason if isinstance(error, StargraphError) else None) or type(error).__qualname__)
+        _set_error(span, _name_of(error))
         raise
+
+
+def _name_of(error: Exception) -> str:
+    """Return the reason of an error, or its class: never its text, which may quote values."""
+    return (error.reason if isinstance(error, StargraphError) else None) or type(error).__qualname__
 
 
 def _set_error(span: Span, name: str) -> None:
