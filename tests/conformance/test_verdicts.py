@@ -76,6 +76,28 @@ def memory(kind: type = ReferenceCheckpointer, **changes: Any) -> Target:
     return dataclasses.replace(ReferenceStores(kind).target(), **changes)
 
 
+@pytest.mark.parametrize("kind", ["third", "read-only"])
+def test_a_handle_on_a_newer_store_is_called_what_it_is(kind: str) -> None:
+    refused = 0
+
+    class LooksTwice(ReferenceCheckpointer):
+        """The format is looked at by the first two handles alone."""
+
+        async def bootstrap(self) -> None:
+            nonlocal refused
+            if self._store.format == 2:
+                refused += 1
+                if refused > 2:
+                    return
+            await super().bootstrap()
+
+    target = memory(LooksTwice)
+    if kind == "third":
+        target = dataclasses.replace(target, read_only=None)
+    message = verdict_of(run(target, only=["bootstrap.newer_format_refused"]), "bootstrap.newer_format_refused").message
+    assert message.startswith(f"bootstrap() of a {kind} handle on a newer store succeeded")
+
+
 class Lacking:
     """The five methods and nothing else."""
 

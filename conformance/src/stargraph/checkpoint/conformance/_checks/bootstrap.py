@@ -240,7 +240,8 @@ async def newer_format_refused(kit: Kit) -> None:
     await first.release()
     assert kit.target.newer_format is not None
     async with kit.target.newer_format(kit.location):
-        openers = {"the first": None, "a second": None, "a read-only": kit.target.read_only}
+        read_only = kit.target.read_only
+        openers = {"first": None, "second": None, "third" if read_only is None else "read-only": read_only}
         for attempt, opener in openers.items():
             handle = await kit.unready(opener=opener)
             try:
@@ -251,11 +252,13 @@ async def newer_format_refused(kit: Kit) -> None:
                     await refused(handle.write(begin("other")), what, CheckpointError, "not-bootstrapped")
             except Exception as error:
                 raise Violation(
-                    f"bootstrap() of a newer store raised {error_line(error)}; the contract wants StoreVersionError"
+                    f"bootstrap() of a {attempt} handle on a newer store raised {error_line(error)};"
+                    " the contract wants StoreVersionError"
                 ) from error
             else:
                 raise Violation(
-                    f"{attempt} bootstrap() of a newer store succeeded; the contract wants StoreVersionError"
+                    f"bootstrap() of a {attempt} handle on a newer store succeeded;"
+                    " the contract wants StoreVersionError"
                 )
             await handle.release()
     again = await kit.open()
