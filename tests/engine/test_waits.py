@@ -12,10 +12,12 @@ import pytest
 from support.memory import Killed, MemoryCheckpointer
 from support.places import Place
 
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import Checkpoint, QueueEntry
 from stargraph.engine import _due_times, _engine
-from stargraph.errors import CheckpointError, GraphError, StateError
+from stargraph.errors import CheckpointError, GraphError, StateError, StoreUnavailableError
 from stargraph.graph import Context, Graph, GraphBuilder, Run, RunResult
+from stargraph.graph._control import pause
+from stargraph.graph._queue import queued_again
 from stargraph.ir import parse_graph
 from stargraph.replay import Overlay
 
@@ -57,6 +59,11 @@ async def until_told(state: Any) -> None:
     CALLS.append("begun")
     while "may end" not in CALLS:
         await asyncio.sleep(0.01)
+
+
+async def immediate(state: Any) -> dict[str, Any]:
+    CALLS.append("begun")
+    return {"n": state.n + 1}
 
 
 async def once(state: Any, ctx: Context) -> dict[str, Any]:
@@ -347,6 +354,83 @@ async def test_whoever_executes_a_queued_run_meanwhile_has_time_to_stop(
     resumed, asked = store.runs["r"][1:3]
     assert asked.event in ("pause_requested", "cancel_requested")
     assert store.runs["r"][-1].executor_id == resumed.executor_id
+
+
+async def _cancel(store: MemoryCheckpointer, other: Run, due: datetime) -> None:
+    await other.cancel()
+
+
+async def _pause(store: MemoryCheckpointer, other: Run, due: datetime) -> None:
+    await pause(store, "r")
+
+
+async def _execute(store: MemoryCheckpointer, other: Run, due: datetime) -> None:
+    await other.resume(as_of=due)
+
+
+@pytest.mark.parametrize(("act", "status"), [(_cancel, "cancelled"), (_pause, "paused"), (_execute, "done")])
+async def test_what_another_process_does_to_a_queued_run_ends_the_wait_for_its_time(
+    store: MemoryCheckpointer, act: Callable[[MemoryCheckpointer, Run, datetime], Awaitable[None]], status: str
+) -> None:
+    loaded = graph(immediate)
+    due = datetime.now(UTC) + timedelta(hours=1)
+    await loaded.enqueue(store, run_id="r", not_before=due)
+    run = await loaded.start(checkpointer=store, run_id="r", watch=0.01)
+    waiting = asyncio.ensure_future(run.resume(wait=True))
+    while run._executor is None:
+        await asyncio.sleep(0)
+    await act(store, await loaded.start(checkpointer=store, run_id="r"), due)
+    assert (await asyncio.wait_for(waiting, 60)).status == status
+    assert (store.runs["r"][-1].status, len(CALLS)) == (status, status == "done")
+
+
+async def test_a_run_that_is_queued_again_meanwhile_is_begun_at_its_new_time(store: MemoryCheckpointer) -> None:
+    loaded = graph(immediate)
+    await loaded.enqueue(store, run_id="r", not_before=datetime.now(UTC) + timedelta(hours=1))
+    run = await loaded.start(checkpointer=store, run_id="r", watch=0.01)
+    waiting = asyncio.ensure_future(run.resume(wait=True))
+    while run._executor is None:
+        await asyncio.sleep(0)
+    tail = store.runs["r"][-1]
+    assert tail.queue is not None
+    now = QueueEntry.model_validate({**tail.queue.model_dump(), "not_before": datetime.now(UTC)})
+    store.append_unseen(queued_again(tail, now, executor_id="f" * 32))
+    assert (await asyncio.wait_for(waiting, 60)).status == "done"
+    assert store.events("r")[:3] == ["started", "queued", "resumed"]
+
+
+async def test_the_wait_for_its_time_outlives_an_outage_of_the_store(store: MemoryCheckpointer) -> None:
+    loaded = graph(immediate)
+    await loaded.enqueue(store, run_id="r", not_before=datetime.now(UTC) + timedelta(hours=1))
+    away = AwayStore(store)
+    run = await loaded.start(checkpointer=away, run_id="r", watch=0.01)
+    waiting = asyncio.ensure_future(run.resume(wait=True))
+    while run._executor is None:
+        await asyncio.sleep(0)
+    away.is_away = True
+    while away.refused < 3:
+        await asyncio.sleep(0.01)
+    away.is_away = False
+    await (await loaded.start(checkpointer=store, run_id="r")).cancel()
+    assert (await asyncio.wait_for(waiting, 60)).status == "cancelled"
+
+
+class AwayStore:
+    """A store that cannot be reached for a while."""
+
+    def __init__(self, store: MemoryCheckpointer) -> None:
+        self._store = store
+        self.is_away = False
+        self.refused = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
+        if self.is_away:
+            self.refused += 1
+            raise StoreUnavailableError("away", reason="unreachable")
+        return await self._store.read_at_step(run_id, step)
 
 
 async def test_a_child_run_waits(store: MemoryCheckpointer, clock: Clock, tmp_path: Path) -> None:

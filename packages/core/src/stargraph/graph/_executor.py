@@ -13,7 +13,7 @@ from typing import Final
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue
 from stargraph.engine import ForkOverrides, Pause, Plan, RunInfo, RunLog, around, first_record, new_executor_id
-from stargraph.errors import CheckpointConflictError
+from stargraph.errors import CheckpointConflictError, StoreUnavailableError
 from stargraph.graph._control import cancel, pause, respond
 from stargraph.graph._execution import Execution
 from stargraph.graph._listeners import Listeners
@@ -236,8 +236,15 @@ class RunExecutor:
         if carried is tail and waits_longer(self._plan, tail, self._as_of):
             if not self._waits_here:
                 return tail
-            if tail.status == "queued" and not await until_due(tail, self._stop_waiting):
-                return await self._stop_queued(tail)
+            if tail.status == "queued":
+                look = self._look_for_changes(tail)
+                latest = await until_due(tail, self._stop_waiting, look=look, seconds=self._options.watch)
+                if latest is None:
+                    return await self._stop_queued(tail)
+                if latest.status != "queued":  # somebody else has stopped it, or has executed it
+                    return self._noted(latest)
+                if latest is not tail:  # or has queued it again, for another time
+                    return await self._take_up(self._open_log(latest), max_resumes, accept, stays_paused=stays_paused)
         resumes = await fruitless_resumes(tail, self._read_step, max_resumes)
         if resumes >= max_resumes:
             return await self._give_up(tail, max_resumes)
@@ -255,6 +262,25 @@ class RunExecutor:
                 return await self._execute(resumed, met, asks_again=changed)
         finally:
             self._suspect.cleared()
+
+    def _look_for_changes(self, tail: Checkpoint) -> Callable[[], Awaitable[Checkpoint | None]]:
+        """Return what looks whether somebody else has changed what a queued run waits for: one read if nobody has.
+
+        Whoever executes the run meanwhile is left to it: what stops the wait then stops that execution.
+        """
+        known = tail
+
+        async def look() -> Checkpoint | None:
+            nonlocal known
+            try:
+                if await self._read_step(known.step + 1) is None:
+                    return None
+                known = await dispatch.read_run(self._store, self._run_id, keyring=self._keyring)
+            except StoreUnavailableError:
+                return None  # whoever begins the run says so, if it lasts
+            return None if known.status == "running" else known
+
+        return look
 
     async def _stop_queued(self, tail: Checkpoint) -> Checkpoint:
         """Do what ended the wait for the time of a queued run: a cancel, or a pause."""

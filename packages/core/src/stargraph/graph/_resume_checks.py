@@ -20,6 +20,9 @@ Accept: TypeAlias = Literal["runtime", "graph"]
 """A change that a resume accepts: of the code of the nodes, or of the graph."""
 
 _MIGRATE: Final = "carry the run over with a migrate block (in Python GraphBuilder.migrate)"
+_FIRST_LOOK: Final = 0.25
+_LOOK_GROWTH: Final = 1.5
+_LONGEST_SLEEP: Final = 300.0
 _PRUNED: Final = ("the steps that recorded what it was like have been pruned",)
 
 
@@ -258,20 +261,34 @@ def waits_longer(plan: Plan, tail: Checkpoint, as_of: datetime | None = None) ->
     return due is not None and due > now and (same or tail.status == "queued")
 
 
-async def until_due(tail: Checkpoint, stopped: asyncio.Event) -> bool:
-    """Wait until a queued run may begin, and return True; or until an event is set, and return False.
+async def until_due(
+    tail: Checkpoint,
+    stopped: asyncio.Event,
+    *,
+    look: Callable[[], Awaitable[Checkpoint | None]],
+    seconds: float,
+) -> Checkpoint | None:
+    """Wait until a queued run may begin, and return its latest checkpoint; or until an event is set, and return None.
 
     Args:
         tail: its latest checkpoint.
+        look: returns the latest checkpoint if somebody else has changed what there is to wait for, or None.
+        seconds: the longest time between two looks; 0 never looks.
     """
+    pause = min(_FIRST_LOOK, seconds)
     while True:
         left = 0.0 if tail.due_at is None else (tail.due_at - datetime.now(UTC)).total_seconds()
         if left <= 0:
-            return True
+            return tail
         # The clock may be set meanwhile, and the machine may sleep.
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stopped.wait(), min(left, 300.0))
-            return False
+            await asyncio.wait_for(stopped.wait(), min(left, pause or _LONGEST_SLEEP))
+            return None
+        if seconds:
+            changed = await look()
+            if changed is not None:
+                return changed
+            pause = min(pause * _LOOK_GROWTH, seconds)
 
 
 async def open_request(tail: Checkpoint, read_step: ReadStep) -> Literal["cancel", "pause"] | None:
