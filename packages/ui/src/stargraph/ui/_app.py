@@ -43,6 +43,10 @@ def create_app(
 ) -> Starlette:
     """Return an ASGI app that shows the runs of a store; FastAPI and Starlette can mount it under any path.
 
+    No framework tells a mounted app when the server ends. Give `app.state.lifespan` to the app that it is mounted in,
+    as its `lifespan` or as a context manager around its own: it pauses the runs that execute here, and closes the
+    store.
+
     Args:
         store: a path, a URL, or a handle that is bootstrapped. A path or URL is opened read-only unless `write` is
             true, at the first request.
@@ -79,6 +83,7 @@ def create_app(
     app.state.access = access
     link: Callable[[], str] = lambda: f"/?token={access.new_token()}"  # noqa: E731
     app.state.link = link
+    app.state.lifespan = lifespan
     return app
 
 

@@ -70,10 +70,11 @@ class Store:
 
     async def close(self) -> None:
         """Release the handle if it was opened here."""
-        opened: object = self._opened
-        if self._url is not None and isinstance(opened, Closing):
-            self._opened = None
-            await opened.close()
+        async with self._lock:  # after a request that is opening it
+            opened: object = self._opened
+            if self._url is not None and isinstance(opened, Closing):
+                self._opened = None
+                await opened.close()
 
     async def latest(self, run_id: str) -> Checkpoint:
         """Return the latest checkpoint of a run, checked.
