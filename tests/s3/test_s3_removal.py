@@ -12,6 +12,7 @@ from support.records import STARTED_AT, chain, endless, first, following, task
 from support.s3.servers import sdk_client
 from support.s3.stores import Stores
 
+from stargraph.audit import verify
 from stargraph.checkpoint.protocol import FanOut, Status, StepRange
 from stargraph.checkpoint.s3 import _prune
 from stargraph.checkpoint.s3._frame import tombstone
@@ -293,3 +294,19 @@ async def test_search_goes_page_by_page_through_what_matches(stores: Stores) -> 
     for cursor in ("x", "", "!!", "bm90IGEga2V5"):
         with pytest.raises(ValueError, match="cursor"):
             await store.search(cursor=cursor)
+
+
+async def test_a_start_in_the_place_of_a_lost_step_0_gets_no_further(stores: Stores, moto: str) -> None:
+    """To see it at once would take each start a request more; docs/s3.md says so."""
+    run = chain("run", 4)
+    await (await stores.open()).write_many(run)
+    sdk_client(moto).delete_object(Bucket=stores.bucket, Key=KeyLayout(stores.prefix).slot("run", 0))
+    starting = await stores.open()
+    other = first("run", state={"n": 7})
+    await starting.write(other)
+    with pytest.raises(CheckpointConflictError) as caught:
+        await starting.write(following(other))
+    assert caught.value.reason == "step-taken"
+    (finding,) = (await verify(await stores.open())).findings
+    assert (finding.kind, finding.step, finding.last_step) == ("unreadable", 1, 3)
+    assert "another step is stored in the place of its base" in finding.message
