@@ -172,6 +172,18 @@ async def test_a_suspicious_run_is_executed_in_a_process_of_its_own(
     assert await place.store.processes() == []
 
 
+async def test_a_culprit_ends_one_worker_if_runs_are_isolated_after_one_death(place: Place) -> None:
+    await place.enqueue("suspect", "dies", deaths=1)
+    await place.enqueue("neighbour")
+    metrics = await place.worker(silent_after=5.0, isolate_after=1).run()
+    suspect, neighbour = await place.latest("suspect"), await place.latest("neighbour")
+    assert (suspect.status, neighbour.status) == ("failed", "done")
+    assert suspect.error is not None
+    assert suspect.error.reason == "poison"
+    assert place.pid_of("suspect") != os.getpid()
+    assert metrics.isolated == 4
+
+
 async def test_a_drain_reaches_the_process_of_an_isolated_run(place: Place) -> None:
     await place.enqueue("r", "endless", deaths=2)
     worker = place.worker(until_idle=False, grace=0.2)
