@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from pathlib import Path
 
 import pytest
 from support.runs import latest
 from support.workers import BLOCKED, EFFECTS, graph, statuses, until, worker
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.graph import RunRequest
 
 
@@ -39,6 +41,28 @@ async def test_the_last_line_of_the_log_counts_the_runs(
         await worker(store).run()
     ends = [message for message in caplog.messages if "has ended" in message]
     assert ends == ["the worker has ended: 2 done", "the worker has ended: no run was executed"]
+
+
+def test_a_worker_runs_again_also_on_another_event_loop(tmp_path: Path) -> None:
+    store = SQLiteCheckpointer(tmp_path / "run.sqlite")
+    again = worker(store, listen=("127.0.0.1", 0))
+
+    async def run(run_id: str) -> str | None:
+        await store.bootstrap()
+        await graph.enqueue(store, {"n": 1}, run_id=run_id)
+        await again.run()
+        assert (again.running, again.address, again.metrics.is_draining) == ((), None, False)
+        return (await latest(store, run_id)).status
+
+    assert [asyncio.run(run(run_id)) for run_id in ("r0", "r1", "r2")] == ["done"] * 3
+
+    async def drained() -> None:
+        again.drain()  # before it runs: it takes nothing, this time
+        assert await run("r3") == "queued"
+        assert await run("r4") == "done"
+        await store.close()
+
+    asyncio.run(drained())
 
 
 async def test_a_node_ends_within_the_grace(store: MemoryCheckpointer) -> None:

@@ -143,18 +143,12 @@ class Worker:
         self._scheduler = Scheduler(self._versions.by_id)
         self._look_at_schedules = 0.0
         self._is_running = False
-        self._taken = TakenRuns(
-            self.metrics,
-            source=self._source,
-            options=RunOptions(durability=durability, middleware=middleware),
-            accept=tuple(accept),
-            retries=retries or RunRetries(),
-            isolate_after=isolate_after,
-            poison_after=poison_after,
-            grace=grace,
-            now=self._now,
-            has_room=self._wake.set,
-        )
+        self._run_options = RunOptions(durability=durability, middleware=middleware)
+        self._accept = tuple(accept)
+        self._retries = retries or RunRetries()
+        self._isolate_after = isolate_after
+        self._poison_after = poison_after
+        self._taken = self._new_taken_runs()
 
     def __repr__(self) -> str:
         return f"Worker({', '.join(self._queues)}; {', '.join(version.graph_id for version in self._versions.all)})"
@@ -185,6 +179,10 @@ class Worker:
         if self._is_running:
             raise StargraphError("this worker runs already", reason="already-running", hint="Make another Worker.")
         self._is_running = True
+        # What is bound to an event loop, since a worker may run again, on another loop.
+        self._wake = asyncio.Event()
+        self._taken = self._new_taken_runs()
+        self._look_at_schedules = 0.0
         try:
             async with AsyncExitStack() as stack:
                 store = await self._open(stack)
@@ -205,9 +203,25 @@ class Worker:
                 await self._serve(store)
         finally:
             self._is_running = False
+            self.metrics.is_draining = False
+            self.address = None
         executed = ", ".join(f"{count} {status}" for status, count in sorted(self.metrics.executions.items()))
         LOGGER.info("the worker has ended: %s", executed or "no run was executed")
         return self.metrics
+
+    def _new_taken_runs(self) -> TakenRuns:
+        return TakenRuns(
+            self.metrics,
+            source=self._source,
+            options=self._run_options,
+            accept=self._accept,
+            retries=self._retries,
+            isolate_after=self._isolate_after,
+            poison_after=self._poison_after,
+            grace=self._grace,
+            now=self._now,
+            has_room=self._wake.set,
+        )
 
     async def _open(self, stack: AsyncExitStack) -> Checkpointer:
         """Return the store, once it can serve workers."""
