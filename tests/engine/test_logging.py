@@ -13,6 +13,7 @@ from support import calling_nodes
 from support.graphs import SEQUENCE, graph
 from support.memory import Killed, MemoryCheckpointer
 
+from stargraph.checkpoint.protocol import ProcessInfo
 from stargraph.engine import _logging
 from stargraph.errors import CheckpointConflictError, StoreUnavailableError
 from stargraph.graph import Context
@@ -96,8 +97,41 @@ async def test_a_takeover_and_its_conflict_are_warnings(
         await run.start()
     warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
     assert len(warnings) == 2
-    assert warnings[0].startswith("run r: taken over from process ")
+    assert warnings[0] == "run r: taken over from another execution in this process (step 0)"
     assert warnings[1].startswith("run r: stopped here by ")
+
+
+async def test_a_takeover_names_the_process_of_another(
+    store: MemoryCheckpointer, log: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def script(state: Any, context: Context) -> None:
+        if len(store.runs["r"]) == 1:
+            raise Killed
+
+    calling_nodes.script = script
+    elsewhere = ProcessInfo.current().model_copy(update={"id": "f" * 16, "host": "elsewhere", "pid": 7})
+    with monkeypatch.context() as patched:
+        patched.setattr(ProcessInfo, "current", lambda: elsewhere)
+        with pytest.raises(Killed):
+            await (await graph(PLAYING).start(checkpointer=store, run_id="r")).start()
+    await (await graph(PLAYING).start(checkpointer=store)).resume("r")
+    warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
+    assert warnings == ["run r: taken over from process 7 on elsewhere (step 0)"]
+
+
+async def test_a_start_of_a_run_that_exists_is_not_logged_as_the_end_of_it(
+    store: MemoryCheckpointer, log: pytest.LogCaptureFixture
+) -> None:
+    async def script(state: Any, context: Context) -> None:
+        return None
+
+    calling_nodes.script = script
+    run = await graph(PLAYING).start(checkpointer=store, run_id="r")
+    await run.start()
+    with pytest.raises(CheckpointConflictError):
+        await run.start()
+    warnings = [record.getMessage() for record in log.records if record.levelno == logging.WARNING]
+    assert warnings == ["run r: not started, since it exists already"]
 
 
 async def test_a_run_that_waits_or_has_failed_is_not_taken_over(

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable
 
-from stargraph.checkpoint.protocol import Checkpoint, RunSummary
+from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, RunSummary
 from stargraph.engine import RUN_LOGGER, RunInfo, facts
 from stargraph.errors import CheckpointConflictError, StargraphError
 
@@ -24,13 +24,16 @@ async def logged(info: RunInfo, execute: Callable[[], Awaitable[Checkpoint]]) ->
     try:
         tail = await execute()
     except CheckpointConflictError as error:
-        RUN_LOGGER.warning(
-            "run %s: stopped here by %s (step %s)",
-            run_id,
-            error.reason,
-            error.step,
-            extra=facts(run_id, error.step or 0),
-        )
+        if error.reason == "run-exists":  # nothing was stopped, and that run is none of this execution's
+            RUN_LOGGER.warning("run %s: not started, since it exists already", run_id, extra=facts(run_id, 0))
+        else:
+            RUN_LOGGER.warning(
+                "run %s: stopped here by %s (step %s)",
+                run_id,
+                error.reason,
+                error.step,
+                extra=facts(run_id, error.step or 0),
+            )
         raise
     except Exception as error:
         what = error.reason if isinstance(error, StargraphError) else type(error).__qualname__
@@ -58,13 +61,14 @@ def log_takeover(tail: Checkpoint) -> None:
     if tail.status != "running" or tail.event == "answered":
         return
     process = tail.process
+    if process is None:
+        former = "an unknown process"
+    elif process.id is not None and process.id == ProcessInfo.current().id:
+        former = "another execution in this process"
+    else:
+        former = f"process {process.pid} on {process.host}"
     RUN_LOGGER.warning(
-        "run %s: taken over from process %s on %s (step %d)",
-        tail.run_id,
-        process.pid if process else "unknown",
-        process.host if process else "an unknown host",
-        tail.step,
-        extra=facts(tail.run_id, tail.step),
+        "run %s: taken over from %s (step %d)", tail.run_id, former, tail.step, extra=facts(tail.run_id, tail.step)
     )
 
 
