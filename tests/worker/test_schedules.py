@@ -134,6 +134,19 @@ async def test_a_schedule_whose_inputs_no_longer_fit_disturbs_no_other_one(caplo
         assert "schedule b: 'nonsense' is not a cron expression" in caplog.text
 
 
+async def test_what_is_wrong_with_a_schedule_is_logged_once_until_it_is_changed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with MemoryCheckpointer() as store:
+        scheduler = Scheduler({"greeter": graph})
+        for cron in ("nonsense", "more nonsense", "0 13 * * *", "nonsense"):
+            await store.put_schedule(schedule(cron, id="b"))
+            for _ in range(3):
+                await enqueued(store, scheduler, NOON)
+    expressions = [each.getMessage().partition(" is not a cron")[0] for each in caplog.records]
+    assert expressions == ["schedule b: 'nonsense'", "schedule b: 'more nonsense'", "schedule b: 'nonsense'"]
+
+
 async def test_a_worker_enqueues_and_executes_what_is_due() -> None:
     async with MemoryCheckpointer() as store:
         began = datetime.now(UTC)

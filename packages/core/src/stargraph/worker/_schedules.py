@@ -81,6 +81,7 @@ class Scheduler:
     def __init__(self, graphs: Mapping[str, Graph[Any]]) -> None:
         self._graphs = dict(graphs)
         self._done: dict[str, datetime] = {}
+        self._refused: set[str] = set()
 
     async def enqueue_due(self, store: Checkpointer, now: datetime) -> list[EnqueuedRun]:
         """Enqueue what is due by now or in the next half minute, and what was missed in the last day.
@@ -101,7 +102,9 @@ class Scheduler:
             try:
                 due = list(due_times(schedule, after, now + AHEAD))
             except StargraphError as error:
-                _LOGGER.warning("schedule %s: %s", schedule.id, error)
+                if _identity(schedule) not in self._refused:
+                    _LOGGER.warning("schedule %s: %s", schedule.id, error)
+                self._refused.add(_identity(schedule))
                 continue
             stored = await self._stored(store, schedule, due)
             for moment in due:
@@ -120,6 +123,7 @@ class Scheduler:
     def _forget_all_but(self, schedules: list[Schedule]) -> None:
         known = {_identity(schedule) for schedule in schedules}
         self._done = {identity: moment for identity, moment in self._done.items() if identity in known}
+        self._refused &= known
 
     async def _stored(self, store: Checkpointer, schedule: Schedule, due: list[datetime]) -> set[str]:
         """Return runs of a schedule that the store has already: each of them need not be tried."""

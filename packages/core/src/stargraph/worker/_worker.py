@@ -20,7 +20,7 @@ from stargraph.checkpoint.protocol import (
     WorkerInfo,
 )
 from stargraph.engine import Durability, Middleware
-from stargraph.errors import CheckpointError, StargraphError, StoreUnavailableError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StargraphError, StoreUnavailableError
 from stargraph.graph import Graph
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import BEAT_SECONDS, BEATEN_FOR
@@ -142,6 +142,7 @@ class Worker:
         self._clock_offset = timedelta()
         self._scheduler = Scheduler(self._versions.by_id)
         self._look_at_schedules = 0.0
+        self._damage: str | None = None
         self._is_running = False
         self._run_options = RunOptions(durability=durability, middleware=middleware)
         self._accept = tuple(accept)
@@ -316,6 +317,12 @@ class Worker:
             await self._scheduler.enqueue_due(store, self._now())
         except StoreUnavailableError as error:
             note_outage(self.metrics, error)
+        except CheckpointCorruptedError as error:  # which is no reason to let runs wait
+            if str(error) != self._damage:
+                LOGGER.error("no run of a schedule is enqueued: %s", error)
+            self._damage = str(error)
+        else:
+            self._damage = None
 
     async def _rest(self) -> None:
         """Wait until a run ends, or for the next look at the queues."""

@@ -8,9 +8,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, NamedTuple, TypeAlias
+from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar
 
 import orjson
+from pydantic import BaseModel, ValidationError
 
 from stargraph.checkpoint.driver._arguments import check_limit
 from stargraph.checkpoint.driver._errors import read_only_error
@@ -25,7 +26,9 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     is_queue_name,
 )
-from stargraph.errors import CheckpointError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError
+
+Model = TypeVar("Model", bound=BaseModel)
 
 FORGET_AFTER: Final = 86_400.0
 """After how many silent seconds a process is forgotten."""
@@ -131,6 +134,23 @@ def check_beat(process: ProcessInfo) -> str:
     return process.id
 
 
+def model_from_json(kind: type[Model], text: bytes | str, what: str) -> Model:
+    """Return what a store holds as the JSON of a model: a schedule, or the limits of a queue.
+
+    Args:
+        kind: the model.
+        text: the JSON.
+        what: names it in the error, as in "the limits of queue 'default'".
+
+    Raises:
+        CheckpointCorruptedError: the text is not what was written (`reason="corrupted-record"`).
+    """
+    try:
+        return kind.model_validate_json(text)
+    except ValidationError as error:
+        raise _corrupted(what) from error
+
+
 def presence_from_json(text: bytes | str, *, first_seen: datetime, silent_seconds: float) -> ProcessPresence:
     """Return a process that has beaten.
 
@@ -138,9 +158,23 @@ def presence_from_json(text: bytes | str, *, first_seen: datetime, silent_second
         text: the process in JSON, as it described itself last.
         first_seen: when it did so first.
         silent_seconds: how long ago it did so last.
+
+    Raises:
+        CheckpointCorruptedError: the text is not what was written (`reason="corrupted-record"`).
     """
-    return ProcessPresence.model_validate(
-        {"process": orjson.loads(text), "first_seen": first_seen, "silent_seconds": max(0.0, silent_seconds)}
+    try:
+        return ProcessPresence.model_validate(
+            {"process": orjson.loads(text), "first_seen": first_seen, "silent_seconds": max(0.0, silent_seconds)}
+        )
+    except ValueError as error:  # of pydantic or orjson
+        raise _corrupted("a process") from error
+
+
+def _corrupted(what: str) -> CheckpointCorruptedError:
+    return CheckpointCorruptedError(
+        f"what the store says of {what} is not what was written",
+        reason="corrupted-record",
+        hint="Checkpoints are not affected. Write it again, or restore the store from a backup.",
     )
 
 

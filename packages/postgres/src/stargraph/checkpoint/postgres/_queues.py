@@ -18,6 +18,7 @@ from stargraph.checkpoint.driver import (
     Claim,
     Slots,
     counts_of,
+    model_from_json,
     presence_from_json,
     summaries_from_json,
     version_key,
@@ -189,7 +190,7 @@ _STATEMENTS: Final = {
     "remove_limits": "DELETE FROM {schema}.limits WHERE queue = $1",
     "limits": "SELECT queue, limits FROM {schema}.limits",
     "put_schedule": "INSERT INTO {schema}.schedules VALUES ($1, $2) ON CONFLICT (id) DO UPDATE SET schedule = $2",
-    "schedules": "SELECT schedule FROM {schema}.schedules ORDER BY id",
+    "schedules": "SELECT id, schedule FROM {schema}.schedules ORDER BY id",
     "remove_schedule": "DELETE FROM {schema}.schedules WHERE id = $1 RETURNING id",
     "wake": _WAKE,
     "lock_limits": _LOCK_LIMITS,
@@ -264,7 +265,8 @@ class PostgresFleet:
         await self._fetch("put_schedule", schedule.id, schedule.model_dump_json().encode())
 
     async def schedules(self) -> list[Schedule]:
-        return [Schedule.model_validate_json(row["schedule"]) for row in await self._fetch("schedules")]
+        rows = await self._fetch("schedules")
+        return [model_from_json(Schedule, row["schedule"], f"schedule {row['id']!r}") for row in rows]
 
     async def remove_schedule(self, schedule_id: str) -> bool:
         return bool(await self._fetch("remove_schedule", schedule_id))
@@ -330,7 +332,10 @@ def _asked(claim: Claim) -> tuple[list[str], list[bytes] | None]:
 
 
 def _limits_of(rows: Sequence[asyncpg.Record]) -> dict[str, QueueLimits]:
-    return {row["queue"]: QueueLimits.model_validate_json(row["limits"]) for row in rows}
+    return {
+        row["queue"]: model_from_json(QueueLimits, row["limits"], f"the limits of queue {row['queue']!r}")
+        for row in rows
+    }
 
 
 def _text(key: bytes | None) -> str | None:

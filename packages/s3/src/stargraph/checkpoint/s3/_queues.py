@@ -13,11 +13,13 @@ import secrets
 import time
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
+from pydantic import ValidationError
 
 from stargraph.checkpoint.driver import (
     FORGET_AFTER,
@@ -27,6 +29,7 @@ from stargraph.checkpoint.driver import (
     counted_state,
     counts_of,
     fits_claim,
+    model_from_json,
     no_limits_error,
     queue_state,
 )
@@ -176,7 +179,8 @@ class Queues:
         for silent, body in zip(silence.values(), bodies, strict=True):
             fields = _fields(body)
             if fields:
-                found.append(ProcessPresence.model_validate({**fields, "silent_seconds": silent}))
+                with suppress(ValidationError):  # it is advice, as is what cannot be parsed
+                    found.append(ProcessPresence.model_validate({**fields, "silent_seconds": silent}))
         return sorted(found, key=lambda each: (each.first_seen, each.process.id or ""))
 
     async def leave(self, process_id: str) -> None:
@@ -188,7 +192,12 @@ class Queues:
 
     async def schedules(self) -> list[Schedule]:
         keys = [info.key async for info in _listed(self._store, self._keys.schedules)]
-        return [Schedule.model_validate_json(body) for body in await self._store.get_many(keys) if body is not None]
+        bodies = zip(keys, await self._store.get_many(keys), strict=True)
+        return [
+            model_from_json(Schedule, body, f"schedule {key.rpartition('/')[2]!r}")
+            for key, body in bodies
+            if body is not None
+        ]
 
     async def remove_schedule(self, schedule_id: str) -> bool:
         key = self._keys.schedule(schedule_id)

@@ -15,6 +15,7 @@ from stargraph.checkpoint.driver import (
     Claim,
     Slots,
     counts_of,
+    model_from_json,
     presence_from_json,
     summaries_from_json,
     version_key,
@@ -317,7 +318,7 @@ def _slots(connection: sqlite3.Connection, limits: Mapping[str, QueueLimits], no
 
 def _limits(connection: sqlite3.Connection) -> dict[str, QueueLimits]:
     rows = connection.execute("SELECT queue, limits FROM limits").fetchall()
-    return {queue: QueueLimits.model_validate_json(text) for queue, text in rows}
+    return {queue: model_from_json(QueueLimits, text, f"the limits of queue {queue!r}") for queue, text in rows}
 
 
 def _summaries(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[RunSummary]:
@@ -350,8 +351,8 @@ def _processes(connection: sqlite3.Connection) -> list[ProcessPresence]:
 
 
 def _schedules(connection: sqlite3.Connection) -> list[Schedule]:
-    rows = connection.execute("SELECT schedule FROM schedules ORDER BY id").fetchall()
-    return [Schedule.model_validate_json(text) for (text,) in rows]
+    rows = connection.execute("SELECT id, schedule FROM schedules ORDER BY id").fetchall()
+    return [model_from_json(Schedule, text, f"schedule {schedule_id!r}") for schedule_id, text in rows]
 
 
 def _now(connection: sqlite3.Connection) -> int:
