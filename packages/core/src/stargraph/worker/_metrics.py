@@ -36,7 +36,7 @@ class WorkerMetrics:
         executions: how many executions ended, by the status of their runs; `lost` if another executor had the run.
         retries: how many failed runs it scheduled for another attempt.
         takeovers: how many runs it took from a process that was gone.
-        isolated: how many executions had a process of their own.
+        isolated: how many executions were alone in a process.
         poisoned: how many runs it failed since they had ended too many processes.
         store_errors: how often the store could not be reached.
         running: how many runs it executes now.
@@ -99,7 +99,7 @@ COUNTERS: Final = {
     "executions": "Executions of runs that ended, by the status of the run.",
     "retries": "Failed runs that were scheduled for another attempt.",
     "takeovers": "Runs that were taken from a process that was gone.",
-    "isolated": "Executions in a process of their own.",
+    "isolated": "Executions that were alone in a process.",
     "poisoned": "Runs that failed since they had ended too many processes.",
     "store_errors": "Requests for which the store could not be reached.",
 }

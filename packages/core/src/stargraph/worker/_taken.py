@@ -149,9 +149,10 @@ class TakenRuns:
         """Execute a suspicious run alone; None if it has ended its process once more."""
         self._metrics.isolated += 1
         LOGGER.warning(
-            "run %s: %d processes ended while they executed it; it is executed alone",
+            "run %s: %d process%s ended while executing it; it is executed alone",
             claimed.run_id,
             deaths,
+            "" if deaths == 1 else "es",
             extra=facts(claimed.run_id, claimed.last_step),
         )
         if self._source is None or loaded.target is None:
