@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime
 from typing import Any
 
@@ -126,6 +127,23 @@ async def test_a_run_that_cannot_be_executed_does_not_hold_up_the_others(store: 
     metrics = await worker(store, concurrency=1).run()
     assert metrics.executions == {"refused": 1, "done": 2}
     assert (await latest(store, "r0")).step == broken.step
+
+
+async def test_a_run_that_is_deleted_meanwhile_is_lost_and_not_refused(
+    store: MemoryCheckpointer, caplog: pytest.LogCaptureFixture
+) -> None:
+    await graph.enqueue(store, {"n": 1}, run_id="r")
+    BLOCKED["r"] = asyncio.Event()
+    at_work = worker(store)
+    with caplog.at_level(logging.INFO, "stargraph.worker"):
+        running = asyncio.ensure_future(at_work.run())
+        await until(lambda: "r/second" in EFFECTS)
+        assert await store.delete_run("r")
+        BLOCKED["r"].set()
+        await running
+    assert dict(at_work.metrics.executions) == {"lost": 1}
+    assert "run r: it was deleted meanwhile" in caplog.messages
+    assert not [each for each in caplog.records if each.name == "stargraph.worker" and each.levelno > logging.INFO]
 
 
 async def test_a_store_without_queues_is_refused() -> None:

@@ -33,7 +33,8 @@ class WorkerMetrics:
 
     Attributes:
         claims: how many runs it took.
-        executions: how many executions ended, by the status of their runs; `lost` if another executor had the run.
+        executions: how many executions ended, by the status of their runs; `lost` if another executor had the run, or
+            it was deleted.
         retries: how many failed runs it scheduled for another attempt.
         takeovers: how many runs it took from a process that was gone.
         isolated: how many executions were alone in a process.

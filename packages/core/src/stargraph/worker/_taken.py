@@ -125,6 +125,10 @@ class TakenRuns:
             note_outage(self._metrics, error)
         except (RefusedRunError, StargraphError) as refusal:
             why = reason_of(refusal.error if isinstance(refusal, RefusedRunError) else refusal)
+            if why in ("run-deleted", "run-not-found"):
+                self._metrics.executions["lost"] += 1
+                LOGGER.info("run %s: it was deleted meanwhile", run_id, extra=facts(run_id, claimed.last_step))
+                return
             self._metrics.executions["refused"] += 1
             claims.refuse(run_id, claimed.last_step)
             LOGGER.error("run %s: it cannot be executed: %s", run_id, why, extra=facts(run_id, claimed.last_step))
