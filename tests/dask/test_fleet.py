@@ -292,3 +292,14 @@ def test_a_graph_file_travels_as_its_definition(tmp_path: Path) -> None:
     assert python.document == ""
     with pytest.raises(GraphError):
         GraphTicket("no.such:graph", "", "g", "0" * 64, "0" * 64).load()
+
+
+def test_a_store_of_one_process_is_refused() -> None:
+    from stargraph.dask import Fleet
+
+    class Connected:
+        asynchronous = False
+
+    with pytest.raises(CheckpointError, match="belongs to one process") as caught:
+        Fleet(Connected(), "memory://")  # type: ignore[arg-type]
+    assert caught.value.reason == "invalid-url"

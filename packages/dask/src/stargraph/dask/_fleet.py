@@ -78,12 +78,13 @@ class Fleet:
     Args:
         client: a Dask client that is not asynchronous.
         store_url: the store, as workers reach it too. With a secret in it, workers take it from their environment:
-            `store_variable`, which goes before in any case.
+            `store_variable`, which takes precedence in any case.
         queue: the queue of the runs; give each fleet that shares a store one of its own.
         store_variable: the environment variable that names the store on the workers.
 
     Raises:
         TypeError: the client is asynchronous.
+        CheckpointError: the store is one of memory, which no other process sees (`reason` is `invalid-url`).
     """
 
     def __init__(
@@ -91,6 +92,12 @@ class Fleet:
     ) -> None:
         if client.asynchronous:
             raise TypeError("the client is asynchronous: give Client(…, asynchronous=False)")
+        if store_url.lower().startswith("memory:"):
+            raise CheckpointError(
+                "a store in memory belongs to one process, so the workers of Dask cannot see its runs",
+                reason="invalid-url",
+                hint="Give the address of a store that every worker reaches.",
+            )
         self._client = client
         self._address = store_url
         self._store = StoreTicket.of(store_url, store_variable)
