@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import Checkpoint, StepSummary, Task
+from stargraph.ui._graph_labels import SIZE, Box, Labels, Point, beside, curve_of, sampled
 from stargraph.ui._graph_layout import DONE, HEIGHT, START, WIDTH, Arrow, Layout, arrows_of, lay_out
 from stargraph.ui._svg import Canvas, safe
 from stargraph.ui._text import shorten, show_number, visible
@@ -70,17 +70,37 @@ def draw_graph(definition: Mapping[str, Any], progress: Progress, *, standalone:
         return None
     layout = lay_out(list(nodes), arrows_of(definition))
     back = [each for each in layout.arrows if layout.places[each.target][1] <= layout.places[each.source][1]]
-    room = max((len(each.label[:30]) * 5.0 for each in layout.arrows), default=0.0) / 2
-    canvas = Canvas(
-        layout.width + max(16 * len(back), room), layout.height, _label(nodes, progress), standalone=standalone
+    curves = {each: _points_of(layout, each) for each in layout.arrows if each not in back}
+    upward = [_back_label(layout, arrow, at)[1] for at, arrow in enumerate(back)]
+    labels = Labels(
+        [*(_box_of(name, place) for name, place in layout.places.items()), *upward],
+        [sampled(points) for points in curves.values()],
     )
-    for at, arrow in enumerate(layout.arrows):
-        _draw_arrow(canvas, layout, arrow, back.index(arrow) if arrow in back else None, at)
+    # The branches of a fan-out have one label.
+    labelled = {(arrow.source, arrow.label): arrow for arrow in reversed(layout.arrows) if arrow in curves}
+    placed = [
+        (shorten(visible(arrow.label), 30), sampled(curves[arrow]))
+        for arrow in curves
+        if arrow.label and labelled[arrow.source, arrow.label] is arrow
+    ]
+    boxes = [(text, labels.place(text, along)) for text, along in placed]
+    left = max(0.0, *(4 - box.left for _, box in boxes), 0.0)
+    right = max(layout.width + 16 * len(back), *(box.right + 4 for box in (*upward, *(box for _, box in boxes))), 0.0)
+    canvas = Canvas(left + right, layout.height, _label(nodes, progress), standalone=standalone)
+    canvas.add(f'<g transform="translate({left:.1f} 0)">')
+    for arrow in layout.arrows:
+        if arrow in curves:
+            _draw_arrow(canvas, arrow, curves[arrow])
+        else:
+            _draw_back(canvas, layout, arrow, back.index(arrow))
     for name, (x, y) in layout.places.items():
         if name in (START, DONE):
             _draw_end(canvas, name, x, y, ended=progress.ended)
         else:
             _draw_node(canvas, name, nodes[name], x, y, progress)
+    for text, box in boxes:
+        canvas.text(box.left, box.bottom - 1.5, text, paint=canvas.role("note"), size=SIZE)
+    canvas.add("</g>")
     return str(canvas)
 
 
@@ -114,45 +134,60 @@ def _draw_end(canvas: Canvas, name: str, x: float, y: float, *, ended: bool) -> 
     canvas.text(x, y + 4, "start" if name == START else "end", paint=canvas.role("muted"), size=11.5, anchor="middle")
 
 
-def _draw_arrow(canvas: Canvas, layout: Layout, arrow: Arrow, back: int | None, at: int) -> None:
-    """Draw a curve from the lower edge of the one to the upper edge of the other; upwards, along the right side."""
+def _points_of(layout: Layout, arrow: Arrow) -> list[Point]:
+    """Return where an arrow passes, from the lower edge of the one node to the upper edge of the other."""
     x1, y1 = layout.places[arrow.source]
     x2, y2 = layout.places[arrow.target]
-    paint = canvas.role("edge")
-    title = f"<title>{safe(arrow.label)}</title>" if arrow.label else ""
-    half = 14 if arrow.source in (START, DONE) else HEIGHT / 2
-    top = y2 - (14 if arrow.target in (START, DONE) else HEIGHT / 2)
-    if back is not None:
-        side = layout.width - 24 + 16 * back
-        right1, right2 = x1 + WIDTH / 2, x2 + WIDTH / 2
-        canvas.add(
-            f'<path d="M{right1:.1f} {y1 + 6:.1f}C{side:.1f} {y1 + 6:.1f} {side:.1f} {y1 + 6:.1f} {side:.1f}'
-            f' {(y1 + y2) / 2:.1f}S{side:.1f} {y2 + 6:.1f} {right2 + 7:.1f} {y2 + 6:.1f}" {paint}>{title}</path>'
-        )
-        canvas.add(f'<path d="M{right2:.1f} {y2 + 6:.1f}l8 -4v8z" {canvas.role("arrow")}/>')
-        if arrow.label:
-            canvas.text(
-                side - 6,
-                (y1 + y2) / 2 + 3,
-                shorten(visible(arrow.label), 24),
-                paint=canvas.role("muted"),
-                size=10,
-                anchor="end",
-            )
-        return
-    points = [(x1, y1 + half), *layout.bends.get((arrow.source, arrow.target), ()), (x2, top - 7)]
-    curve = f"M{x1:.1f} {y1 + half:.1f}"
-    for (from_x, from_y), (to_x, to_y) in pairwise(points):
-        bend = max((to_y - from_y) / 2, 10)
-        curve += f"C{from_x:.1f} {from_y + bend:.1f} {to_x:.1f} {to_y - bend:.1f} {to_x:.1f} {to_y:.1f}"
-    canvas.add(f'<path d="{curve}" {paint}>{title}</path>')
-    canvas.add(f'<path d="M{x2:.1f} {top:.1f}l-4 -8h8z" {canvas.role("arrow")}/>')
-    if arrow.label and (arrow.kind == "next" or at % 2):
-        (left, above), (right, below) = points[0], points[1]
-        muted = canvas.role("muted")
-        canvas.text(
-            (left + right) / 2 + 8, (above + below) / 2 + 3, shorten(visible(arrow.label), 30), paint=muted, size=10
-        )
+    bends = layout.bends.get((arrow.source, arrow.target), ())
+    return [(x1, y1 + _half(arrow.source)), *bends, (x2, y2 - _half(arrow.target) - 7)]
+
+
+def _half(name: str) -> float:
+    return 14 if name in (START, DONE) else HEIGHT / 2
+
+
+def _box_of(name: str, place: Point) -> Box:
+    width = 32 if name in (START, DONE) else WIDTH / 2
+    return Box(place[0] - width, place[1] - _half(name), place[0] + width, place[1] + _half(name))
+
+
+def _title_of(arrow: Arrow) -> str:
+    return f"<title>{safe(arrow.label)}</title>" if arrow.label else ""
+
+
+def _draw_arrow(canvas: Canvas, arrow: Arrow, points: list[Point]) -> None:
+    (x1, y1), (x2, y2) = points[0], points[-1]
+    curve = f"M{x1:.1f} {y1:.1f}"
+    for _, (ax, ay), (bx, by), (x, y) in curve_of(points):
+        curve += f"C{ax:.1f} {ay:.1f} {bx:.1f} {by:.1f} {x:.1f} {y:.1f}"
+    canvas.add(f'<path d="{curve}" {canvas.role("edge")}>{_title_of(arrow)}</path>')
+    canvas.add(f'<path d="M{x2:.1f} {y2 + 7:.1f}l-4 -8h8z" {canvas.role("arrow")}/>')
+
+
+def _draw_back(canvas: Canvas, layout: Layout, arrow: Arrow, back: int) -> None:
+    """Draw an arrow that goes up, along the right side."""
+    x1, y1 = layout.places[arrow.source]
+    x2, y2 = layout.places[arrow.target]
+    side = _side(layout, back)
+    right1, right2 = x1 + WIDTH / 2, x2 + WIDTH / 2
+    canvas.add(
+        f'<path d="M{right1:.1f} {y1 + 6:.1f}C{side:.1f} {y1 + 6:.1f} {side:.1f} {y1 + 6:.1f} {side:.1f}'
+        f' {(y1 + y2) / 2:.1f}S{side:.1f} {y2 + 6:.1f} {right2 + 7:.1f} {y2 + 6:.1f}" {canvas.role("edge")}>'
+        f"{_title_of(arrow)}</path>"
+    )
+    canvas.add(f'<path d="M{right2:.1f} {y2 + 6:.1f}l8 -4v8z" {canvas.role("arrow")}/>')
+    text, box = _back_label(layout, arrow, back)
+    canvas.text(box.left, box.bottom - 1.5, text, paint=canvas.role("note"), size=SIZE)
+
+
+def _side(layout: Layout, back: int) -> float:
+    return layout.width - 24 + 16 * back
+
+
+def _back_label(layout: Layout, arrow: Arrow, back: int) -> tuple[str, Box]:
+    middle = (layout.places[arrow.source][1] + layout.places[arrow.target][1]) / 2
+    text = shorten(visible(arrow.label), 24)
+    return text, beside(text, (_side(layout, back), middle), leftwards=False)
 
 
 def _label(nodes: Mapping[str, str], progress: Progress) -> str:

@@ -24,6 +24,7 @@ _PALETTE: Final = {
 _ROLES: Final = {
     "ink": 'fill="#1c1d1f"',
     "muted": 'fill="#5d6066"',
+    "note": 'fill="#5d6066" stroke="#ffffff" stroke-width="3" stroke-linejoin="round" paint-order="stroke"',
     "line": 'stroke="#d5d5d1" fill="none"',
     "edge": 'stroke="#8a8d93" fill="none" stroke-width="1.5"',
     "arrow": 'fill="#8a8d93"',
