@@ -283,6 +283,17 @@ def test_enter_opens_the_row_whatever_had_the_focus_before(page: Page, place: Pl
     page.wait_for_url(f"**/runs/{chosen}")
 
 
+@pytest.mark.parametrize(("width", "is_named"), [(1280, False), (400, True)])
+def test_figures_are_named_where_a_table_has_no_head(page: Page, place: Place, width: int, is_named: bool) -> None:
+    page.set_viewport_size({"width": width, "height": 900})
+    page.goto(f"{place.served.origin}/queues")
+    figures = page.locator("[data-region=queues] td.num")
+    expect(figures.first).to_be_visible()
+    assert figures.count() >= 6
+    named = figures.evaluate_all("all => all.map(each => getComputedStyle(each, '::before').content !== 'none')")
+    assert set(named) == {is_named}
+
+
 @pytest.mark.parametrize("width", [1280, 1160, 900, 400])
 def test_no_choice_is_cut(page: Page, place: Place, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 900})
