@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import enum
 import random
+import re
+from collections import deque
 from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
 from itertools import product
+from pathlib import Path
 from typing import Any
+from uuid import UUID
+from zoneinfo import ZoneInfo
 
 import pytest
+from langchain_core.messages import AIMessage, HumanMessage, RemoveMessage, SystemMessage, ToolMessage
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
+from langgraph.types import Command, Interrupt, Overwrite, Send
+from pydantic import BaseModel
 from support.places import Place
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
@@ -17,11 +30,69 @@ from stargraph.langgraph import StargraphSaver
 
 Saver = BaseCheckpointSaver[Any]
 
-THREADS = ("t", "u", "v")
-NAMESPACES = ("", "kept", "call:1")
+THREADS = ("t", "u", "", "ü/%_ .:🜁")
+NAMESPACES = ("", "kept", "call:1", "kept|call:1")
 CHANNELS = ("a", "b", "log")
 SPECIAL = ("__error__", "__interrupt__", "__resume__", "__scheduled__")
 RUNS = ("run 1", "run 2")
+
+
+class Color(enum.StrEnum):
+    RED = "red"
+
+
+class Ticket(BaseModel):
+    title: str
+    parts: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Point:
+    x: float
+    inside: Any = None
+
+
+def nested(depth: int) -> Any:
+    value: Any = "deep"
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+VALUES: tuple[Any, ...] = (
+    None,
+    1,
+    -1.5,
+    float("-inf"),
+    True,
+    "text",
+    "a\x00b 🜁",
+    "long " * 5000,
+    [],
+    [1],
+    {"a": [1, 2]},
+    {"$": "ext", "code": 5},
+    {1: "x", None: 2.5, "$": [b"b"]},
+    b"bytes",
+    bytearray(b"array"),
+    2**63,
+    {"k": (1,)},
+    (1, frozenset({2})),
+    deque([1, 2]),
+    Color.RED,
+    {Color.RED: Color.RED},
+    Ticket(title="t", parts={"when": datetime(2026, 1, 31, tzinfo=ZoneInfo("Europe/Berlin"))}),
+    [Point(0.5, Ticket(title="u")), Point(1, [date(2026, 1, 31), time(1), timedelta(-1)])],
+    [Decimal("1.10"), UUID(int=7), Path("/a/b"), re.compile("a+", re.IGNORECASE)],
+    [HumanMessage("hi", id="1"), AIMessage("", tool_calls=[{"name": "f", "args": {"a": 1}, "id": "t"}], id="2")],
+    [ToolMessage("r", tool_call_id="t", id="3", artifact=Point(1)), RemoveMessage(id="1"), SystemMessage([{"a": 1}])],
+    Send("node", {"a": Point(2)}),
+    Command(update={"a": 1}, goto=["b"]),
+    Interrupt(value={"question": Point(3)}, id="i"),
+    Overwrite([1]),
+    nested(200),
+)
+"""One of each kind that LangGraph's serializer knows, and what JSON has not or stands in the way of it."""
 
 
 class Model(InMemorySaver):
@@ -78,12 +149,53 @@ class Model(InMemorySaver):
                         self.storage[thread][namespace][newest] = checkpoint, metadata, None
 
 
+class Synchronous(BaseCheckpointSaver[str]):
+    """The synchronous methods of a saver, called in a thread."""
+
+    def __init__(self, saver: StargraphSaver) -> None:
+        super().__init__()
+        self._saver = saver
+
+    def get_next_version(self, current: str | None, channel: None) -> str:
+        return self._saver.get_next_version(current, channel)
+
+    async def aget_tuple(self, config: Any) -> Any:
+        return await asyncio.to_thread(self._saver.get_tuple, config)
+
+    async def alist(self, config: Any, **words: Any) -> Any:
+        for found in await asyncio.to_thread(lambda: list(self._saver.list(config, **words))):
+            yield found
+
+    async def aput(self, *words: Any) -> Any:
+        return await asyncio.to_thread(self._saver.put, *words)
+
+    async def aput_writes(self, *words: Any) -> None:
+        await asyncio.to_thread(self._saver.put_writes, *words)
+
+    async def adelete_thread(self, thread_id: str) -> None:
+        await asyncio.to_thread(self._saver.delete_thread, thread_id)
+
+    async def adelete_for_runs(self, run_ids: Any) -> None:
+        await asyncio.to_thread(self._saver.delete_for_runs, run_ids)
+
+    async def acopy_thread(self, *words: Any) -> None:
+        await asyncio.to_thread(self._saver.copy_thread, *words)
+
+    async def aprune(self, thread_ids: Any, *, strategy: str = "keep_latest") -> None:
+        await asyncio.to_thread(self._saver.prune, thread_ids, strategy=strategy)
+
+    async def aget_delta_channel_history(self, *, config: Any, channels: Any) -> Any:
+        return await asyncio.to_thread(self._saver.get_delta_channel_history, config=config, channels=channels)
+
+
 class Calls:
     """Makes random calls of two savers, and compares what they say."""
 
     def __init__(self, seed: int, ours: StargraphSaver) -> None:
         self.random = random.Random(seed)
-        self.ours = ours
+        self.ways = ours, StargraphSaver(ours.checkpointer), Synchronous(ours)
+        """The saver, another one on its store, which has other steps in memory, and its synchronous methods."""
+        self.ours: Saver = ours
         self.model = Model()
         self.both: tuple[Saver, Saver] = (ours, self.model)
         self.number = 0
@@ -93,6 +205,8 @@ class Calls:
     async def one(self) -> None:
         choices = {self.put: 12, self.put_writes: 10, self.delete: 1, self.copy: 1, self.prune: 2, self.delete_run: 1}
         (call,) = self.random.choices(list(choices), list(choices.values()))
+        self.ours = self.random.choice(self.ways)
+        self.both = self.ours, self.model
         await call()
 
     async def put(self) -> None:
@@ -121,7 +235,9 @@ class Calls:
             else:
                 made["channel_values"][name] = self._value(made["channel_values"].get(name))
         made["channel_versions"] |= versions
-        metadata: Any = {"source": "loop", "step": self.number, "run_id": self.random.choice(RUNS)}
+        metadata: Any = {"source": "loop", "step": self.number % 4, "run_id": self.random.choice(RUNS)}
+        if self.random.random() < 0.3:
+            metadata["value"] = self._value(None)
         roots = self._known({**place, "checkpoint_ns": ""})
         if roots and self.random.random() < 0.7:
             metadata["parents"] = {"": self.random.choice([*roots, max(roots)])}
@@ -175,6 +291,7 @@ class Calls:
         ]
         assert [each[0] for each in listed] == [each[0] for each in all_expected]
         assert listed == all_expected
+        await self._compare_lists()
         # One of them by its name, and what a channel is rebuilt from.
         names = sorted(self.model.names())
         if names:
@@ -188,6 +305,29 @@ class Calls:
                 await saver.aget_delta_channel_history(config=where, channels=list(CHANNELS)) for saver in self.both
             ]
             assert histories[0] == histories[1]
+
+    async def _compare_lists(self) -> None:
+        """Compare lists of one thread with a filter, a bound and a limit, each there or not."""
+        thread = self.random.choice(THREADS)
+        place: Any = {"thread_id": thread}
+        if self.random.random() < 0.5:
+            place["checkpoint_ns"] = self.random.choice(NAMESPACES)
+        known = sorted({each for _, _, each in self.model.names()})
+        words: Any = {
+            "filter": self.random.choice([None, {}, {"step": 1}, {"source": "loop", "step": 2}, {"run_id": RUNS[0]}]),
+            "before": {"configurable": {"checkpoint_id": self.random.choice(known)}}
+            if known and self.random.random() < 0.5
+            else None,
+        }
+        found, expected = [
+            [shown(each) async for each in saver.alist({"configurable": place}, **words)] for saver in self.both
+        ]
+        ids = [each[0]["configurable"]["checkpoint_id"] for each in found]
+        assert ids == sorted(ids, reverse=True)
+        assert sorted(found, key=lambda each: str(each[0])) == sorted(expected, key=lambda each: str(each[0]))
+        limit = self.random.randrange(4)
+        few = [shown(each) async for each in self.ours.alist({"configurable": place}, limit=limit, **words)]
+        assert few == found[:limit]
 
     def _place(self) -> dict[str, Any]:
         return {"thread_id": self.random.choice(THREADS), "checkpoint_ns": self.random.choice(NAMESPACES)}
@@ -203,7 +343,7 @@ class Calls:
     def _value(self, before: Any) -> Any:
         if isinstance(before, list) and self.random.random() < 0.7:
             return [*before, self.random.randrange(100)]
-        return self.random.choice([None, 1, "text", [1], {"a": [1, 2]}, b"bytes", 2**63, {"k": (1,)}, {1: "x"}])
+        return self.random.choice(VALUES)
 
 
 def shown(found: CheckpointTuple | None) -> Any:
@@ -221,7 +361,7 @@ async def make_calls(seed: int, calls: int, ours: StargraphSaver, *, between: in
 @pytest.mark.parametrize("seed", [0, 3, 6])
 async def test_random_calls_are_answered_as_by_the_saver_in_memory(seed: int) -> None:
     async with StargraphSaver(MemoryCheckpointer()) as ours:
-        await make_calls(seed, 60, ours)
+        await make_calls(seed, 60, ours, between=3)
 
 
 @pytest.mark.thorough
