@@ -5,15 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sqlite3
+import sys
 import uuid
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import asyncpg
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
+from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 from psycopg.rows import dict_row
@@ -24,9 +29,12 @@ from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.errors import CheckpointError
 from stargraph.langgraph import StargraphSaver
 from stargraph.langgraph._cli import app, main
-from stargraph.langgraph._move import copy_threads
+from stargraph.langgraph._move import _are_equal, copy_threads
+from stargraph.langgraph._opaque import OpaqueSerializer
 
 from .test_graphs import Story, approval, comparable, config, each_story, history
+from .test_random_calls import VALUES
+from .test_saver import place_of
 
 
 @each_story
@@ -148,6 +156,117 @@ def test_an_export_makes_no_store(
     assert lines[0].startswith("error: ")
     assert lines[1:] == ["hint: Correct the path or URL of SOURCE."]
     assert not list(tmp_path.iterdir())
+
+
+APPLICATION = """
+import enum
+from dataclasses import dataclass
+from pydantic import BaseModel
+
+class Color(enum.Enum):
+    RED = "red"
+
+class Ticket(BaseModel):
+    title: str
+
+@dataclass
+class Point:
+    x: float
+    ticket: Ticket
+"""
+
+
+def application_values(monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[Any]]:
+    """Return the name of a new module, which can be imported, and values of its classes."""
+    module: Any = ModuleType(f"application_{uuid.uuid4().hex}")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    exec(APPLICATION, module.__dict__)  # noqa: S102  # the text above
+    return module.__name__, [
+        module.Color.RED,
+        module.Point(float("nan"), module.Ticket(title="t")),
+        {1: b"b", "n": 2**63},
+    ]
+
+
+async def put_values(saver: Any, values: list[Any]) -> None:
+    made: Any = {**empty_checkpoint(), "channel_values": {"a": values, "b": values[0], "c": "text", "d": b"bytes"}}
+    made["channel_versions"] = dict.fromkeys(made["channel_values"], f"{1:032}.5")
+    where = await saver.aput(place_of("t"), made, {"step": 0}, made["channel_versions"])
+    await saver.aput_writes(where, [("a", values[1]), ("__error__", values)], "task")
+
+
+async def test_a_command_moves_values_whose_classes_it_cannot_import(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, values = application_values(monkeypatch)
+    application = sys.modules[name]
+    theirs, ours, back = (str(tmp_path / each) for each in ("theirs.sqlite", "ours.sqlite", "back.sqlite"))
+    async with AsyncSqliteSaver.from_conn_string(theirs) as saver:
+        await put_values(saver, values)
+    monkeypatch.delitem(sys.modules, name)
+    for words in (("import", theirs, ours), ("export", ours, back), ("import", back, ours)):
+        done = await call(*words)
+        assert done.exit_code == 0, done.output
+    assert "0 checkpoints copied and verified, 1 there already" in done.output
+    monkeypatch.setitem(sys.modules, name, application)
+    async with StargraphSaver.from_url(ours) as one, AsyncSqliteSaver.from_conn_string(back) as two:
+        for reader in (one, two):
+            found: Any = await reader.aget_tuple(place_of("t"))
+            kept = found.checkpoint["channel_values"]
+            assert repr(kept) == repr({"a": values, "b": values[0], "c": "text", "d": b"bytes"})
+            assert repr(sorted(found.pending_writes)) == repr([("task", "__error__", values), ("task", "a", values[1])])
+
+
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:40])
+def test_the_serializer_of_a_move_writes_what_it_has_read(value: Any) -> None:
+    theirs, serializer = JsonPlusSerializer(), OpaqueSerializer()
+    typed = theirs.dumps_typed(value)
+    assert serializer.dumps_typed(serializer.loads_typed(typed)) == typed
+    loaded = serializer.loads_typed(theirs.dumps_typed({"inside": [value]}))
+    assert serializer.dumps_typed(loaded) == theirs.dumps_typed({"inside": [value]})
+    for other in (("msgpack+aes", b"secret"), ("pickle", b"never loaded")):
+        assert serializer.dumps_typed(serializer.loads_typed(other)) == other
+
+
+async def test_a_checkpoint_of_another_serializer_is_refused_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encrypted = EncryptedSerializer.from_pycryptodome_aes(key=b"0123456789abcdef")
+    async with AsyncSqliteSaver.from_conn_string(str(tmp_path / "theirs.sqlite")) as saver:
+        saver.serde = encrypted
+        await approval(saver).ainvoke({"n": 0, "log": []}, config())
+        async with StargraphSaver.from_url(str(tmp_path / "ours.sqlite"), encrypted) as ours:
+            assert (await copy_threads(saver, ours)).copied == 3
+    for words in (["import", "theirs.sqlite", "new.sqlite"], ["export", "ours.sqlite", "back.sqlite"]):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr("sys.argv", ["stargraph-langgraph", *words])
+        with pytest.raises(SystemExit) as ended:
+            await asyncio.to_thread(main)
+        assert ended.value.code == 2
+        told = capsys.readouterr().err
+        assert "by another serializer, in the form 'msgpack+aes'" in told
+        assert "hint: Call stargraph.langgraph.copy_threads" in told
+
+
+class Undecided:
+    """Like an array, it does not say whether it equals another one."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("ambiguous")
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+async def test_values_that_do_not_equal_themselves_are_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, values = application_values(monkeypatch)
+    source = InMemorySaver()
+    await put_values(source, [*values, {"nan": [float("nan")]}, (float("nan"),)])
+    async with StargraphSaver(MemoryCheckpointer()) as ours:
+        assert [(await copy_threads(source, ours)).copied for _ in range(2)] == [1, 0]
+    assert not _are_equal(float("nan"), 1.0)
+    assert not _are_equal([float("nan")], [float("nan"), 1])
+    assert not _are_equal({"a": float("nan")}, {"b": float("nan")})
+    assert not _are_equal(Undecided(), Undecided())
 
 
 async def test_an_interrupted_copy_is_repeated_and_copies_the_rest() -> None:

@@ -12,6 +12,7 @@ import typer
 from stargraph.checkpoint.registry import open_checkpointer, redact, redact_text
 from stargraph.errors import CheckpointError, StargraphError
 from stargraph.langgraph._move import MoveReport, Saver, copy_threads
+from stargraph.langgraph._opaque import OpaqueSerializer
 from stargraph.langgraph._saver import StargraphSaver
 from stargraph.langgraph._theirs import theirs, theirs_file
 
@@ -35,7 +36,7 @@ def import_threads(
     file = theirs_file(source)
     if file is not None and not file.is_file():
         raise typer.BadParameter(f"there is no file {str(file)!r}", param_hint="SOURCE")
-    _run(theirs(source, is_source=True), StargraphSaver.from_url(dest), source, dest)
+    _run(theirs(source, is_source=True), StargraphSaver.from_url(dest, OpaqueSerializer()), source, dest)
 
 
 @app.command("export")
@@ -75,11 +76,11 @@ def _refuse(message: str, hint: str | None = None) -> NoReturn:
 def _ours(source: str) -> StargraphSaver:
     """Return a saver that makes no store where there is none, if the driver can open one read-only."""
     try:
-        return StargraphSaver(open_checkpointer(source, read_only=True))
+        return StargraphSaver(open_checkpointer(source, read_only=True), OpaqueSerializer())
     except CheckpointError as error:
         if error.reason != "no-read-only":
             raise
-        return StargraphSaver.from_url(source)
+        return StargraphSaver.from_url(source, OpaqueSerializer())
 
 
 def _run(source: AbstractAsyncContextManager[Saver], dest: AbstractAsyncContextManager[Saver], *names: str) -> None:

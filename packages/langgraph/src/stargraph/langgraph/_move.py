@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, PendingWrite
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from stargraph.errors import CheckpointError
 from stargraph.langgraph._log import ThreadLog
+from stargraph.langgraph._opaque import Opaque, unreadable_error
 from stargraph.langgraph._saver import StargraphSaver
 from stargraph.langgraph._state import write_index
 from stargraph.langgraph._store import LogStore
@@ -52,7 +54,8 @@ async def copy_threads(
         progress: called after each checkpoint with how many are done, of how many.
 
     Raises:
-        CheckpointError: a checkpoint reads back as another one (`reason="not-equal"`).
+        CheckpointError: a checkpoint reads back as another one (`reason="not-equal"`), or the serializer of the
+            source cannot read it (`reason="unknown-serializer"`).
     """
     names = [name async for name in _names(source)]
     report = MoveReport(threads=len({name.thread_id for name in names}))
@@ -61,6 +64,8 @@ async def copy_threads(
     for done, name in enumerate(sorted(names), 1):
         found = await source.aget_tuple(_config(name))
         if found is not None:
+            if isinstance(found.checkpoint, Opaque):
+                raise unreadable_error(str(found.checkpoint.form))
             if _is_same(found, await target.aget_tuple(_config(name))):
                 report.present += 1
             else:
@@ -144,11 +149,30 @@ def _is_same(found: CheckpointTuple, other: CheckpointTuple | None) -> bool:
     if other is None:
         return False
     return (
-        found.checkpoint == other.checkpoint
-        and _plain(found.metadata) == _plain(other.metadata)
-        and (found.pending_writes or []) == (other.pending_writes or [])
+        _are_equal(found.checkpoint, other.checkpoint)
+        and _are_equal(_plain(found.metadata), _plain(other.metadata))
+        and _are_equal(found.pending_writes or [], other.pending_writes or [])
         and _parent(found) == _parent(other)
     )
+
+
+def _are_equal(one: Any, other: Any) -> bool:
+    """Return whether two values are the same, also if they say otherwise of themselves, as NaN and arrays do."""
+    with suppress(Exception):  # whatever a class of an application raises
+        if bool(one == other):
+            return True
+    if type(one) is not type(other):
+        return False
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_are_equal(value, other[name]) for name, value in one.items())
+    if isinstance(one, list | tuple):
+        return len(one) == len(other) and all(map(_are_equal, one, other))
+    with suppress(Exception):
+        return _SERDE.dumps_typed(one) == _SERDE.dumps_typed(other)
+    return False
+
+
+_SERDE: Final = JsonPlusSerializer()
 
 
 def _plain(metadata: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ import typer
 
 from stargraph.checkpoint.registry import redact, redact_text
 from stargraph.errors import StoreUnavailableError
+from stargraph.langgraph._opaque import OpaqueSerializer
 
 _TABLE: Final = "checkpoints"
 """LangGraph's savers and the stores of Stargraph all have a table of this name."""
@@ -29,7 +30,7 @@ def theirs_file(name: str) -> Path | None:
 
 @asynccontextmanager
 async def theirs(name: str, *, is_source: bool) -> AsyncIterator[Any]:
-    """Open LangGraph's own saver.
+    """Open LangGraph's own saver, with a serializer that leaves values as they are.
 
     Args:
         name: an SQLite file, or `postgresql://…`.
@@ -54,6 +55,7 @@ async def _sqlite(name: str, file: Path, is_source: bool) -> AsyncIterator[Any]:
         _check_columns(name, _sqlite_columns(file), is_source)
         async with AsyncSqliteSaver.from_conn_string(str(file)) as saver:
             await saver.setup()
+            saver.serde = OpaqueSerializer()
             yield saver
     except sqlite3.Error as error:
         raise _unusable(name, f"LangGraph's saver cannot use it: {redact_text(str(error).strip())}") from error
@@ -87,6 +89,7 @@ async def _postgres(name: str, is_source: bool) -> AsyncIterator[Any]:
                     is_current = await found.fetchone() == (len(saver.MIGRATIONS) - 1,)
             if not is_source or not is_current:
                 await saver.setup()
+            saver.serde = OpaqueSerializer()
             yield saver
     except psycopg.Error as error:
         raise _unusable(name, f"LangGraph's saver cannot use it: {redact_text(str(error).strip())}") from error
