@@ -29,6 +29,10 @@ INDEXED: Final[dict[str, Any]] = {
 """Fields of step 0 that many a store keeps in a table of its own, beside the record."""
 
 
+LINES: Final = "a\r\nb\u2028c\u2029d\u0085e\x0b\x0c\x1cf\ufeffg\u200bh "
+"""Text that some take for several lines, or of which they leave out what nobody sees: JSON escapes only half of it."""
+
+
 def executor_id(number: int = 0) -> str:
     """The id of an executor: two executors never make equal digests."""
     return f"{number:032x}"

@@ -9,7 +9,7 @@ from stargraph.checkpoint.conformance._expect import Violation, error_line, expe
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import LATER, chain, executor_id, follow
+from stargraph.checkpoint.conformance._runs import LATER, LINES, chain, executor_id, follow
 from stargraph.checkpoint.protocol import Checkpoint, StepKey
 from stargraph.errors import CheckpointConflictError, CheckpointCorruptedError, CheckpointError, StoreVersionError
 
@@ -32,8 +32,9 @@ _ALIKE: Final = (
     "7",
     "07",
     "k" * 255,
+    LINES,
 )
-"""Keys that some store takes for another one: by case, by blanks, as patterns, normalised, by UTF-16, cut off."""
+"""Keys that some store takes for others: by case, by blanks, as patterns, normalised, by UTF-16, cut off, by lines."""
 
 _MANY: Final = 1010
 """Keys of one run, more than what stores and drivers give at once."""
@@ -79,6 +80,7 @@ async def find(kit: Kit) -> None:
     "A key is found by exactly its own text.",
     contract="log.13, log.14, search.3",
     usual_cause="The column ignores case or trailing blanks, LIKE is used, or the key is cut off or normalised.",
+    version=2,
 )
 async def exact(kit: Kit) -> None:
     handle = await kit.open()

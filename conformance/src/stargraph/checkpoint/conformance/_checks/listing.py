@@ -10,7 +10,7 @@ from stargraph.checkpoint.conformance._expect import refused_argument, together
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, follow
+from stargraph.checkpoint.conformance._runs import LINES, NOON, begin, follow
 from stargraph.checkpoint.protocol import ErrorInfo, Interrupt, Status
 
 group: Final = Group("list_runs", needs=("steps.append_and_read",))
@@ -176,17 +176,19 @@ async def naive_since_refused(kit: Kit) -> None:
     "summaries",
     "A summary says what the run's latest checkpoint says, at every moment of the run.",
     contract="list.1",
-    usual_cause="The summary is made from the first checkpoint, or a column of it is not updated.",
+    usual_cause="The summary is made from the first checkpoint, or a column of it is not updated; or it is a line of "
+    "text, and what is read is split where a text has a line separator of Unicode.",
+    version=2,
 )
 async def summaries(kit: Kit) -> None:
     handle = await kit.open()
-    latest = begin(metadata={"team": "blue", "": "empty", "é": "\u0000"})
+    latest = begin(metadata={"team": "blue", "": "empty", "é": "\u0000", LINES: LINES}, graph_id=LINES)
     child = begin("child", parent_run_id="run", parent_step=0, origin="fork", timestamp=NOON - timedelta(days=1))
     await handle.write(latest)
     await handle.write(child)
     statuses: tuple[Status, ...] = ("running", "awaiting_input", "running", "paused", "failed", "running", "done")
     for status in statuses:
-        error = ErrorInfo(type="ValueError", message="broken", node="work") if status == "failed" else None
+        error = ErrorInfo(type=LINES, message=LINES, reason=LINES, node=LINES) if status == "failed" else None
         graph_hash = "c3" * 32 if status == "paused" else latest.graph_hash
         latest = follow(latest, status=status, error=error, graph_hash=graph_hash)
         await handle.write(latest)

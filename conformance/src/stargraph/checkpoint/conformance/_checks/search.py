@@ -10,7 +10,7 @@ from stargraph.checkpoint.conformance._compare import same_runs, same_summary
 from stargraph.checkpoint.conformance._expect import Violation, expect, refused_argument, together
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, follow
+from stargraph.checkpoint.conformance._runs import LINES, NOON, begin, chain, follow
 from stargraph.checkpoint.conformance._views import pages
 from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, QueueEntry, Status
 
@@ -152,6 +152,7 @@ _ALIKE: Final = (
     "strasse",
     "\u0130",
     "i",
+    LINES,
 )
 """Texts of which a collation, a wildcard, a cast or a string that ends at NUL takes some for the same."""
 
@@ -162,6 +163,7 @@ _ALIKE: Final = (
     contract="search.3, count_runs.1",
     usual_cause="The column's collation ignores case, accents or blanks at the end, the text goes into LIKE, or it is "
     "normalised or cast to a number on its way.",
+    version=2,
     needs=("search.by_graph", "search.by_metadata"),
 )
 async def exact_text(kit: Kit) -> None:

@@ -11,7 +11,7 @@ from stargraph.checkpoint.conformance._expect import Violation, error_line
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import NOON, begin, chain, executor_id, follow, noise
+from stargraph.checkpoint.conformance._runs import LINES, NOON, begin, chain, executor_id, follow, noise
 from stargraph.checkpoint.protocol import (
     Checkpoint,
     ErrorInfo,
@@ -63,7 +63,7 @@ def _rich_run() -> list[Checkpoint]:
         id="q-1",
         task_id="t1",
         node="plan",
-        prompt="Page somebody?\n\u00e9\U0001f600",
+        prompt=f"Page somebody?\n\u00e9\U0001f600{LINES}",
         payload={"severity": 4, "options": [True, None, 1.0]},
         into="approval",
         child_run_id="child:1",
@@ -72,14 +72,14 @@ def _rich_run() -> list[Checkpoint]:
     wait = Interrupt(
         id="q-2", task_id="t1", node="plan", prompt="wait 60 s", asked_at=NOON, due_at=NOON + timedelta(microseconds=7)
     )
-    error = ErrorInfo(type="pkg.Broken", message="a\u0000b", reason="broken", node="plan", traceback="Traceback\n  …")
+    error = ErrorInfo(type="pkg.Broken", message=f"a\u0000b{LINES}", reason=LINES, node="plan", traceback=LINES)
     call = RecordedCall(
         kind="call",
         task_id="t1",
         name="fetch",
         key="k",
         occurrence=2,
-        result={"b": 1, "a": [1.0, -0.0]},
+        result={"b": 1, "a": [1.0, -0.0], LINES: LINES},
         started_at=NOON,
     )
     failed = RecordedCall(kind="answer", task_id="t1", name="ask", error=error, started_at=NOON)
@@ -87,12 +87,12 @@ def _rich_run() -> list[Checkpoint]:
     steps = [
         begin(
             "rich.run:1",
-            definition={"nodes": ["plan"], "weights": {"z": 1, "a": 2.0}},
+            definition={"nodes": ["plan", LINES], "weights": {"z": 1, "a": 2.0}},
             update={"inputs": None},
             parent_run_id="parent",
             parent_step=7,
             origin="subgraph",
-            metadata={"team": "blue", "": "", "ключ": "значение\u0000", "a.b": "c"},
+            metadata={"team": "blue", "": "", "ключ": "значение\u0000", "a.b": "c", LINES: LINES},
             frontier=tasks[:1],
             interrupts=(question,),
         )
@@ -121,6 +121,7 @@ def _rich_run() -> list[Checkpoint]:
     "Every field of a checkpoint comes back, for every event and status.",
     contract="value.1, value.8, log.11",
     usual_cause="The fields are copied one by one into columns, and one was forgotten.",
+    version=2,
 )
 async def every_field(kit: Kit) -> None:
     handle = await kit.open()
