@@ -151,7 +151,7 @@ def test_the_documented_driver_is_conformant(target: str, level: str, tmp_path: 
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-@pytest.mark.parametrize("name", ["database:Database", "logs:AppendLog"])
+@pytest.mark.parametrize("name", ["database:Database", "documents:Documents", "logs:AppendLog"])
 def test_what_the_broken_drivers_are_made_of_is_sound(name: str, tmp_path: Path) -> None:
     done = conformance(f"support.broken_drivers.{name}", "--deadline", "4", folder=tmp_path)
     assert done.returncode == 0, done.stdout

@@ -315,3 +315,20 @@ class RowsBeforeTombstone(AppendLog):
             for step in sorted(self._records(run_id))[:-1]:
                 self._add(self._load(), {"run": run_id, "dropped": [step]})
             return super()._delete(run_id)
+
+
+@broken("fencing.frozen_in_write", importable=True)
+class ReadersCutOff(AppendLog):
+    """A line comes in two parts, and whoever finds the first one alone cuts it off: a reader too, without the lock."""
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        found = await super().read_latest(run_id)
+        if self._path.stat().st_size > self._end:
+            os.truncate(self._path, self._end)
+        return found
+
+    def _put(self, file: int, end: int, line: bytes) -> None:
+        os.ftruncate(file, end)
+        half = len(line) // 2
+        os.pwrite(file, line[:half], end)
+        os.pwrite(file, line[half:], end + half)

@@ -70,7 +70,7 @@ class PagesBeginAnew(ReferenceCheckpointer):
         return [row.model_copy(update={"removed": ()}) if row.step == from_step else row for row in rows]
 
 
-@broken("timeline.removals")
+@broken("timeline.removals", "pruned.high_steps")
 class LimitCountsSteps(ReferenceCheckpointer):
     """A page ends `limit` steps above from_step, however few of them are stored."""
 

@@ -21,6 +21,7 @@ import pydantic
 import pydantic_core
 
 from stargraph.checkpoint import codec, protocol
+from stargraph.checkpoint.conformance._files import files_of
 
 _HERE: Final = Path(__file__).parent
 _LIBRARY: Final = Path(sysconfig.get_path("stdlib"))
@@ -118,18 +119,20 @@ def fingerprint(location: str) -> object:
 
 
 def _look_at(store: Path) -> Iterator[tuple[str, int, int]]:
-    for path in sorted(store.parent.glob(f"{store.name}*")):
-        for file in [path, *(sorted(path.rglob("*")) if path.is_dir() else ())]:
-            try:
-                facts = file.stat()
-                whole = facts.st_size <= _READ_WHOLE and file.is_file()
-                yield str(file), facts.st_size, zlib.crc32(file.read_bytes()) if whole else facts.st_mtime_ns
-            except FileNotFoundError:
-                continue
+    for file in files_of(store):
+        try:
+            facts = file.stat()
+            whole = facts.st_size <= _READ_WHOLE and file.is_file()
+            yield str(file), facts.st_size, zlib.crc32(file.read_bytes()) if whole else facts.st_mtime_ns
+        except FileNotFoundError:
+            continue
 
 
-_BEFORE: Final = (2, 6, 14, 30, 60)
+_BEFORE: Final = (2, 6, 14, 30)
 """How many moments before the first change a call is looked at too: it has made up its mind, and not acted yet."""
+
+_OWN_PARTS: Final = 6
+"""Into how many parts its own lines before the first change are split: the driver has decided after one of them."""
 
 
 def code_of(driver: object) -> tuple[str, ...]:
@@ -175,5 +178,7 @@ class MomentRecorder:
         else:
             if not self.changed:
                 self.decided = [self.others[-back] for back in _BEFORE if back <= len(self.others)]
+                if len(self.own) >= _OWN_PARTS:
+                    self.decided += [self.own[len(self.own) * part // _OWN_PARTS] for part in range(1, _OWN_PARTS)]
             self.changed.append(moment)
         self._before = now

@@ -80,6 +80,15 @@ def follow(before: Checkpoint, **fields: Any) -> Checkpoint:
     return before.next(**(plain | fields))
 
 
+def payload_step(before: Checkpoint | None, run_id: str, payload: str, executor: int) -> Checkpoint:
+    """A step with a payload; those of different executors are equally long if their payloads are."""
+    if before is None:
+        first = {"executor_id": executor_id(executor), "state": {"payload": payload}, "key": "key-0"}
+        return begin(run_id, **first, **INDEXED)
+    key = f"key-{before.step + 1}"
+    return follow(before, executor_id=executor_id(executor), changes={"payload": payload}, key=key)
+
+
 def chain(
     run_id: str = "run",
     length: int = 3,

@@ -27,9 +27,9 @@ from stargraph.checkpoint.conformance._runs import (
     SCHEDULES,
     begin,
     chain,
-    executor_id,
     follow,
     noise,
+    payload_step,
 )
 from stargraph.checkpoint.conformance._scene import Scene
 from stargraph.checkpoint.conformance._target import opened
@@ -149,12 +149,7 @@ async def _next_steps(scene: Scene, driver: Any, order: dict[str, Any], count: i
     chance = random.Random(order["seed"])  # noqa: S311  # the same content each time it is played
     steps = []
     for _ in range(count):
-        payload = {"payload": noise(chance, order["size"])}
-        if latest is None:
-            first = {"executor_id": executor_id(1), "state": payload, "key": "key-0"}
-            latest = begin(order["run_id"], **first, **INDEXED)
-        else:
-            latest = follow(latest, executor_id=executor_id(1), changes=payload, key=f"key-{latest.step + 1}")
+        latest = payload_step(latest, order["run_id"], noise(chance, order["size"]), 1)
         steps.append(latest)
     scene.report("begins", digests=[checkpoint.digest for checkpoint in steps])
     return steps

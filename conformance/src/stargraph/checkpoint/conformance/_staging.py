@@ -19,7 +19,7 @@ PATIENCE: Final = 0.5
 """Seconds that a frozen process sleeps where whoever waits for it does not come back."""
 
 _MOST_CHANGES: Final = 20
-_MOST_OTHERS: Final = 6
+_MOST_OTHERS: Final = 4
 _MOST_OWN: Final = 14
 
 
@@ -66,13 +66,21 @@ class Stage:
         """Play what follows in another store."""
         self._location = location
 
-    async def moments(self, call: str, *, run_id: str = "", size: int = 0) -> list[Moment]:
-        """Play a call to its end, and return moments of it: some that change the store, by chance, then some others."""
+    async def moments(self, call: str, *, run_id: str = "", size: int = 0, changing: bool = True) -> list[Moment]:
+        """Play a call to its end, and return moments of it: some that change the store, by chance, then some others.
+
+        Args:
+            call: which one.
+            run_id: of the run that it is about.
+            size: of what it writes, in characters.
+            changing: whether those that change the store are among them.
+        """
         await self._order(call, None, 0, run_id, size)
         found: list[Moment] = []
         async for event in self._events():
             if event["event"] == "recorded":
-                found = [Moment(*moment) for moment in [*event["changed"], *event["others"]]]
+                chosen = [*event["changed"], *event["others"]] if changing else event["others"]
+                found = [Moment(*moment) for moment in chosen]
             elif event["event"] == "refused":
                 raise Violation(f"{call} in another process raised {event['error']}")
         return found

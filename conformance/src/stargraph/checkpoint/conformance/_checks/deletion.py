@@ -26,6 +26,7 @@ from stargraph.errors import CheckpointError
 group: Final = Group("deletion", needs=("steps.append_and_read",), capability="deletion")
 
 FAILED: Final[tuple[Status, ...]] = ("failed",)
+RUNNING: Final[tuple[Status, ...]] = ("running",)
 
 
 async def write_runs(handle: Handle, *runs: list[Checkpoint]) -> None:

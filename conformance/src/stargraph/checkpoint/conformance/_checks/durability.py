@@ -5,10 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_summary
-from stargraph.checkpoint.conformance._expect import expect
+from stargraph.checkpoint.conformance._expect import expect, refused
+from stargraph.checkpoint.conformance._files import StandingFileTimes
+from stargraph.checkpoint.conformance._handle import naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import chain
+from stargraph.checkpoint.conformance._runs import chain, executor_id, follow
+from stargraph.errors import CheckpointConflictError
 
 group: Final = Group("durability", needs=("steps.append_and_read",))
 
@@ -33,6 +36,40 @@ async def other_handle(kit: Kit) -> None:
         (summary,) = listed = await reader.list_runs()
         same_runs(["run"], listed, "list_runs() of another handle")
         same_summary(checkpoint, summary, f"list_runs() of another handle after step {step}")
+
+
+@group.check(
+    "within_one_tick",
+    "Another open handle sees every write, and its own are judged by it, also if the times of the store's files stand "
+    "still, as they do within one tick of a file system's clock.",
+    contract="read.5, rule.4, rule.9",
+    usual_cause="A file whose time has not changed counts as unchanged: its content is served from memory, or replaced "
+    "without another look. Compare what it holds, or a number that each change raises.",
+    needs=("durability.other_handle", "steps.conflict_keeps_stored", "steps.wrong_predecessor"),
+)
+async def within_one_tick(kit: Kit) -> None:
+    times = StandingFileTimes(kit.location)
+    writer, reader = await kit.open(), await kit.open()
+    times.put_back()
+    steps = chain(length=6)
+    for checkpoint in steps:
+        await writer.write(checkpoint)
+        times.put_back()
+        when = f"after step {checkpoint.step}, within one tick"
+        same(checkpoint, await reader.read_latest("run"), f"read_latest('run') of another handle {when}")
+        same(checkpoint, await reader.read_at_step("run", checkpoint.step), f"read_at_step of another handle {when}")
+        (summary,) = await reader.list_runs()
+        same_summary(checkpoint, summary, f"list_runs() of another handle {when}")
+    taken, mine = (follow(steps[-1], executor_id=executor_id(number)) for number in (2, 3))
+    await writer.write(taken)
+    times.put_back()
+    # A handle that remembers what it tried to write would take the file for its own: it is as long, and as old.
+    for lost, reason in ((mine, "step-taken"), (follow(mine), "wrong-predecessor")):
+        what = f"{naming(lost)} of another handle, after step {taken.step} was taken within one tick"
+        await refused(reader.write(lost), what, CheckpointConflictError, reason, lost)
+        times.put_back()
+    for each in (reader, writer):
+        same(taken, await each.read_latest("run"), "read_latest('run') after the later writes were refused")
 
 
 @group.check(

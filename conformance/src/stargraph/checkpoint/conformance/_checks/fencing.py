@@ -5,18 +5,23 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+from collections.abc import Awaitable, Sequence
 from datetime import timedelta
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import absent, same
 from stargraph.checkpoint.conformance._expect import NotEvaluated, Violation, attempt, error_line, expect, refused
+from stargraph.checkpoint.conformance._files import StandingFileTimes
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, executor_id, follow
+from stargraph.checkpoint.conformance._runs import chain, executor_id, follow, noise, payload_step
 from stargraph.checkpoint.conformance._staging import PATIENCE, Played, Stage
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.errors import CheckpointConflictError, StoreUnavailableError
+from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
+
+_SIZE: Final = 3000
+"""Characters of what two executors write of which one is frozen."""
 
 group: Final = Group("fencing", needs=("steps.conflict_keeps_stored", "durability.other_handle"))
 
@@ -160,11 +165,14 @@ async def forked_process(kit: Kit) -> None:
 
 @group.check(
     "frozen_in_write",
-    "An executor that is frozen inside write(), between any two lines that change the store, and overtaken: of the "
-    "two writes exactly one is acknowledged, and it is the one that is stored.",
-    contract="log.6, rule.10",
-    usual_cause="The step is looked for and then written without a condition, or a lock is taken from an owner that "
-    "seems to be dead and only sleeps.",
+    "An executor that is frozen inside write(), between any two lines that change the store, and overtaken by one "
+    "whose record is as long: of the two writes exactly one is acknowledged, and it is the one that is stored. Who "
+    "reads meanwhile sees the run before or after, and disturbs neither.",
+    contract="log.6, rule.10, read.5",
+    usual_cause="The step is looked for and then written without a condition, or under one that two writers fulfil, "
+    "such as the length of a file or its time; a lock is taken from an owner that seems to be dead and only sleeps; or "
+    "a reader repairs what a writer has not finished.",
+    version=2,
     needs=("fencing.stopped_executor",),
     processes=True,
     deadline=120,
@@ -172,27 +180,75 @@ async def forked_process(kit: Kit) -> None:
 async def frozen_in_write(kit: Kit) -> None:
     if not hasattr(signal, "SIGSTOP"):
         raise NotEvaluated("this platform cannot stop a process")
-    handle = await kit.open()
-    stage = await Stage.open(kit)
+    handle, reader = await kit.open(), await kit.open()
+    stage, times = await Stage.open(kit), StandingFileTimes(kit.location)
     for before in (0, 2):
-        for number, moment in enumerate(await stage.moments("write", run_id=f"recorded-{before}", size=3000)):
+        for number, moment in enumerate(await stage.moments("write", run_id=f"recorded-{before}", size=_SIZE)):
             run_id = f"run-{before}-{number}"
             steps = chain(run_id, before) if before else []
             for checkpoint in steps:
                 await handle.write(checkpoint)
-            mine = follow(steps[-1], executor_id=executor_id(2)) if steps else begin(run_id, executor_id=executor_id(2))
-            theirs = await stage.freeze_at(moment, "write", run_id=run_id, size=3000)
-            writing = asyncio.ensure_future(attempt(handle.write(mine)))
+            mine = payload_step(steps[-1] if steps else None, run_id, noise(kit.random, _SIZE), 2)
+            times.put_back()
+            theirs = await stage.freeze_at(moment, "write", run_id=run_id, size=_SIZE)
+            reading = asyncio.ensure_future(_latest_meanwhile(kit, reader, run_id))
+            writing = asyncio.ensure_future(_written_after(reading, handle, mine, times))
             if theirs is None:
                 # Where the frozen one holds a lock, it wakes up by itself, and this write comes to its end then.
                 await asyncio.wait([writing], timeout=PATIENCE)
                 theirs = await stage.wake()
             refusal = await writing
-            while isinstance(refusal, StoreUnavailableError):
-                await asyncio.sleep(0.05)
-                refusal = await attempt(handle.write(mine))
             what = f"an executor that was frozen at {moment}, inside a write of step {before}, and overtaken"
+            _before_or_after(steps, theirs, mine, refusal, await reading, what)
             await _one_of_two(handle, mine, refusal, theirs, what)
+
+
+async def _latest_meanwhile(kit: Kit, reader: Handle, run_id: str) -> Checkpoint | CheckpointError | None:
+    """Read a run by an open handle, and then all runs by a new one; return what is there, or why none can look."""
+    newcomer = await kit.unready()
+    try:
+        found = await reader.read_latest(run_id)
+        # An open handle may read without the lock that a new one waits for.
+        await newcomer.bootstrap()
+        await newcomer.list_runs()
+    except CheckpointError as error:
+        return error
+    finally:
+        await newcomer.release()
+    return found
+
+
+async def _written_after(
+    reading: Awaitable[object], handle: Handle, mine: Checkpoint, times: StandingFileTimes
+) -> CheckpointError | None:
+    """Write a step once somebody has read the run, until the outcome is known; return the refusal."""
+    await reading
+    refusal = await attempt(handle.write(mine))
+    while isinstance(refusal, StoreUnavailableError):
+        await asyncio.sleep(0.05)
+        refusal = await attempt(handle.write(mine))
+    times.put_back()
+    return refusal
+
+
+def _before_or_after(
+    steps: Sequence[Checkpoint],
+    theirs: Played,
+    mine: Checkpoint,
+    refusal: CheckpointError | None,
+    found: Checkpoint | CheckpointError | None,
+    what: str,
+) -> None:
+    """Expect that who read meanwhile saw the run as it was, or with the step of the frozen one if that is stored."""
+    reading = f"read_latest({mine.run_id!r}) beside {what}"
+    if isinstance(found, CheckpointError):
+        expect(
+            isinstance(found, StoreUnavailableError),
+            f"{reading} raised {error_line(found)}; the contract wants the run as it was before or after",
+        )
+    elif (found and found.digest) != (steps[-1].digest if steps else None):
+        expect(found is not None and found.digest in theirs.digests, f"{reading} gave a step that nobody has written")
+        expect(refusal is not None, f"{reading} gave step {mine.step}, and then another one was stored in its place")
 
 
 async def _one_of_two(

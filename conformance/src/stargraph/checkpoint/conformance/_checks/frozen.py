@@ -8,6 +8,7 @@ from functools import partial
 from typing import Final
 
 from stargraph.checkpoint.conformance._checks import interleaving
+from stargraph.checkpoint.conformance._checks.deletion import RUNNING
 from stargraph.checkpoint.conformance._checks.interleaving import (
     judge_deletion,
     judge_removal,
@@ -16,9 +17,10 @@ from stargraph.checkpoint.conformance._checks.interleaving import (
     write_failed,
 )
 from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect
+from stargraph.checkpoint.conformance._files import StandingFileTimes
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
-from stargraph.checkpoint.conformance._runs import chain, follow
+from stargraph.checkpoint.conformance._runs import LATER, chain, follow, payload_step
 from stargraph.checkpoint.conformance._staging import PATIENCE, Played, Stage
 from stargraph.checkpoint.conformance._views import Book, agree, runs_agree
 from stargraph.checkpoint.protocol import Checkpoint
@@ -161,6 +163,73 @@ async def frozen_in_read(kit: Kit) -> None:
             if not deleting and call != "read_next":
                 book.floors[run_id] = {resumed.step}
             await runs_agree(handle, book, kit.declared, f"after {what}")
+
+
+@group.check(
+    "frozen_in_pruned_write",
+    "A process that is frozen inside write, between any two lines that change the store, while another executor takes "
+    "the step, with a record that is as long, and the run is pruned to as many steps as it had: one of the two is "
+    "acknowledged, and it is the one that is stored.",
+    contract="log.6, rule.10, capability.6",
+    usual_cause="The write goes ahead if the store holds as many steps or bytes, or its files are as old, as when it "
+    "looked: compare the latest digest, or a number that each change raises.",
+    needs=("fencing.frozen_in_write", "deletion.pruned_as_it_goes"),
+    capability="deletion",
+    processes=True,
+    deadline=120,
+)
+async def frozen_in_pruned_write(kit: Kit) -> None:
+    handle, stage, times = await kit.open(), await Stage.open(kit), StandingFileTimes(kit.location)
+    await _write_pruned(handle, "recorded")
+    # Those that come after its decision, and before the change.
+    for number, moment in enumerate(await stage.moments("write", run_id="recorded", changing=False)):
+        run_id = f"run-{number}"
+        steps = await _write_pruned(handle, run_id)
+        mine = payload_step(steps[-1], run_id, "", 2)
+        times.put_back()
+        what = f"a process was frozen at {moment}, inside write"
+        if await stage.freeze_at(moment, "write", run_id=run_id) is not None:
+            continue
+        writing = asyncio.ensure_future(_written_and_pruned(handle, mine, times))
+        await asyncio.wait([writing], timeout=PATIENCE / 2)
+        theirs = await stage.wake()
+        refusal = await writing
+        what += ", and overtaken, and the run was pruned"
+        expect(theirs.acked != (refusal is None), f"{what}: {'both' if theirs.acked else 'none'} was acknowledged")
+        for reader in (handle, await kit.open()):
+            found = await reader.read_latest(run_id)
+            expect(
+                found is not None and found.digest == (mine.digest if refusal is None else theirs.digests[0]),
+                f"{what}: read_latest({run_id!r}) gave another checkpoint than the acknowledged one",
+            )
+
+
+_KEPT: Final = 3
+"""How many steps of a run a prune keeps."""
+
+
+async def _write_pruned(handle: Handle, run_id: str) -> list[Checkpoint]:
+    """Write a run that is pruned to its last steps, all of them alike."""
+    steps: list[Checkpoint] = []
+    for _ in range(_KEPT + 1):
+        steps.append(payload_step(steps[-1] if steps else None, run_id, "", 1))
+        await handle.write(steps[-1])
+    await _prune_to_last(handle, run_id)
+    return steps
+
+
+async def _prune_to_last(handle: Handle, run_id: str) -> None:
+    await handle.prune(older_than=LATER, statuses=RUNNING, keep_last=_KEPT, run_id=run_id)
+
+
+async def _written_and_pruned(
+    handle: Handle, checkpoint: Checkpoint, times: StandingFileTimes
+) -> CheckpointError | None:
+    """Write a step, prune its run, and let its files be as old as before; return the refusal of the write."""
+    refusal = await _settled(partial(handle.write, checkpoint))
+    await _settled(partial(_prune_to_last, handle, checkpoint.run_id))
+    times.put_back()
+    return refusal
 
 
 @group.check(

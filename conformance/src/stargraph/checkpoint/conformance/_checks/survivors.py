@@ -6,15 +6,18 @@ from random import Random
 from typing import Final
 
 from stargraph.checkpoint.conformance._checks import deletion
-from stargraph.checkpoint.conformance._checks.deletion import FAILED, steps_there, write_runs
+from stargraph.checkpoint.conformance._checks.deletion import FAILED, RUNNING, steps_there, write_runs
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, show
-from stargraph.checkpoint.conformance._expect import attempt, expect
+from stargraph.checkpoint.conformance._expect import attempt, expect, refused
+from stargraph.checkpoint.conformance._files import StandingFileTimes
 from stargraph.checkpoint.conformance._growing import grown, grown_run
-from stargraph.checkpoint.conformance._handle import Handle
+from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
-from stargraph.checkpoint.conformance._runs import LATER, begin, chain, follow
+from stargraph.checkpoint.conformance._runs import LATER, begin, chain, executor_id, follow
 from stargraph.checkpoint.conformance._staging import Stage
+from stargraph.checkpoint.conformance._views import Book, lists_agree, runs_agree
 from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.errors import CheckpointConflictError
 
 group: Final = deletion.group
 """The same group: what these checks prove belongs to the capability, and their ids stay."""
@@ -152,3 +155,32 @@ async def twins_stay(kit: Kit) -> None:
             latest = await reader.read_latest(run_id)
             same(runs[run_id][-1], latest, f"read_latest({run_id!r}) after a run with the same content was deleted")
             await steps_there(reader, runs[run_id], "a run with the same content was deleted")
+
+
+@group.check(
+    "pruned_as_it_goes",
+    "A run that is pruned to its last steps after each new one, and so always holds as many of them: another open "
+    "handle sees every step that is new and none that is gone, and its own writes are judged by them.",
+    contract="read.5, prune.1, rule.4",
+    usual_cause="A copy in memory counts as fresh while the store holds as many steps or bytes, or its files are as "
+    "old, as when it was made.",
+    needs=("deletion.prune_keeps_last", "durability.within_one_tick"),
+)
+async def pruned_as_it_goes(kit: Kit) -> None:
+    times = StandingFileTimes(kit.location)
+    writer, reader, keep = await kit.open(), await kit.open(), 3
+    steps, book = chain(length=keep), Book()
+    await write_runs(writer, steps)
+    for _ in range(8 - keep):  # the numbers of the steps stay as long as they are
+        steps.append(follow(steps[-1], executor_id=executor_id(2)))
+        await writer.write(steps[-1])
+        await writer.prune(older_than=LATER, statuses=RUNNING, keep_last=keep, run_id="run")
+        times.put_back()
+        book.runs["run"], book.floors["run"] = steps, {step.step for step in steps[-keep:]}
+        when = f"of another handle, after step {steps[-1].step} and prune(keep_last={keep})"
+        await runs_agree(reader, book, kit.declared, when)
+        await lists_agree(reader, book.summaries(), when)
+        lost = follow(steps[-2], executor_id=executor_id(3))
+        what = f"{naming(lost)} {when}"
+        await refused(reader.write(lost), what, CheckpointConflictError, "step-taken", lost)
+        times.put_back()
