@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Final
 
 from stargraph.checkpoint.conformance._calls import optional_calls
 from stargraph.checkpoint.conformance._cancelling import WAITS, cancelled_at
 from stargraph.checkpoint.conformance._compare import absent, same
-from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect
+from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, refused_argument
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
@@ -230,3 +231,66 @@ async def many(kit: Kit) -> None:
             same(steps[-1], await handle.read_latest(steps[0].run_id), "read_latest after others were cancelled")
     await handle.write(begin("last"))
     expect(len(await handle.list_runs(limit=1000)) == 97, "list_runs() does not give the 97 runs that were written")
+
+
+_REPEATS: Final = 40
+"""How often a call fails: more than the connections that a pool has as a rule."""
+
+
+@group.check(
+    "uses_nothing_up",
+    "Forty calls of each kind that are refused, that find nothing, that are cancelled or left before their end, use "
+    "nothing up: the handle reads and writes as before.",
+    contract="capability.3, write.4, history.1",
+    usual_cause="A connection, a cursor or a lock is given back only if the call succeeds: after as many failures as "
+    "the pool has connections, every call waits for one.",
+    needs=("cancel.reads", "steps.usable_after_refusal"),
+    quick=False,
+    deadline=120,
+)
+async def uses_nothing_up(kit: Kit) -> None:
+    handle, steps = await kit.open(), chain(keys=("a",))
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    stranger = rival(steps[-1], steps[-2])
+    failing: dict[str, Callable[[], Awaitable[object]]] = {
+        "writes that were refused": lambda: attempt(handle.write(stranger)),
+        "writes beyond a gap": lambda: attempt(handle.write(follow(follow(steps[-1])))),
+        "reads of an unknown run": lambda: handle.read_latest("nobody"),
+        "reads of a step that is not there": lambda: handle.read_at_step("run", 99),
+        "lists with a negative limit": lambda: _refused_argument(handle.list_runs(limit=-1)),
+    }
+    calls: dict[str, Callable[[], Awaitable[object]]] = {
+        "writes": lambda: handle.write(steps[-1]),
+        "reads of the latest step": lambda: handle.read_latest("run"),
+        "reads of a step": lambda: handle.read_at_step("run", 1),
+        "lists": handle.list_runs,
+    }
+    calls |= {name: call for name, call in optional_calls(kit, handle, steps).items() if name != "write_many"}
+    failing |= {f"cancelled {name}": partial(_cancelled, call) for name, call in calls.items()}
+    if "history" in kit.declared:
+        for newest_first in (False, True):
+            name = f"histories that were left (newest_first={newest_first})"
+            failing[name] = partial(_left, handle, newest_first)
+    for name, fails in failing.items():
+        for _ in range(_REPEATS):
+            await fails()
+        same(steps[-1], await handle.read_latest("run"), f"read_latest('run') after {_REPEATS} {name}")
+        await handle.write(steps[-1])
+    following = follow(steps[-1])
+    await handle.write(following)
+    same(following, await handle.read_latest("run"), "read_latest('run') after calls failed")
+
+
+async def _cancelled(call: Callable[[], Awaitable[object]]) -> None:
+    await cancelled_at(call(), 0, 0.0)
+
+
+async def _left(handle: Handle, newest_first: bool) -> None:
+    steps = handle.history("run", newest_first=newest_first)
+    await anext(steps)
+    await steps.aclose()  # type: ignore[attr-defined]
+
+
+async def _refused_argument(call: Awaitable[object]) -> None:
+    await refused_argument(call, "list_runs(limit=-1)")

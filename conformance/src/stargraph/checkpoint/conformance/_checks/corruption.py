@@ -134,6 +134,43 @@ def _rewritings() -> Iterator[tuple[bytes, bytes]]:
 
 
 @group.check(
+    "uses_nothing_up",
+    "Forty reads of a record that was changed, by each method that reads it, use nothing up: the same handle reads and "
+    "writes other runs as before.",
+    contract="read.6",
+    usual_cause="A connection, a cursor or a lock is given back only if what was read can be decoded.",
+    needs=("corruption.flipped_bytes",),
+    quick=False,
+    deadline=60,
+)
+async def uses_nothing_up(kit: Kit) -> None:
+    run, other = chain(length=3), chain("other", 3)
+    await _stored(kit, run, other)
+    await put_bytes(kit, "run", 2, b"{}", "the record of step 2 was replaced")
+    handle = await kit.open()
+    reads: dict[str, Callable[[], Awaitable[object]]] = {
+        "read_latest": lambda: handle.read_latest("run"),
+        "read_at_step": lambda: handle.read_at_step("run", 2),
+        "list_runs": handle.list_runs,
+        "write": lambda: handle.write(follow(run[-1])),
+    }
+    if "history" in kit.declared:
+        reads["history"] = lambda: _whole_history(handle, newest_first=False)
+        reads["history(newest_first=True)"] = lambda: _whole_history(handle, newest_first=True)
+    for name, read in reads.items():
+        for _ in range(40):
+            await attempt(read())
+        what = f"after 40 calls of {name} on a record that was changed"
+        same(other[-1], await handle.read_latest("other"), f"read_latest('other') {what}")
+        await handle.write(other[-1])
+
+
+async def _whole_history(handle: Handle, *, newest_first: bool) -> None:
+    async for _ in handle.history("run", newest_first=newest_first):
+        pass
+
+
+@group.check(
     "truncated",
     "A record that is cut off, or empty, is refused with CheckpointCorruptedError.",
     contract="read.6",
