@@ -126,6 +126,8 @@ class DriverProcess:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | self._environment,
+                # Out of reach of ctrl-C: `end` ends it, once whoever talks to it has closed its handles.
+                process_group=0,
             )
             threading.Thread(target=self._listen, args=(self._process,), daemon=True).start()
         return self._process
