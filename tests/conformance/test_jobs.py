@@ -177,6 +177,37 @@ def test_an_interrupted_kit_reports_the_verdicts_until_then(number: int, code: i
 
 KIT = (sys.executable, "-m", "stargraph.checkpoint.conformance", "run")
 
+STANDSTILL_ELSEWHERE = """
+from stargraph.checkpoint.conformance._neighbours import Neighbours
+from stargraph.checkpoint.conformance.stdio import stdio_target
+
+target = stdio_target(Neighbours("standstill_target:target")._command())
+"""
+
+
+def test_ctrl_c_does_not_reach_a_driver_in_another_process(tmp_path: Path) -> None:
+    flag, stores = tmp_path / "flag", tmp_path / "stores"
+    stores.mkdir()
+    (tmp_path / "standstill_target.py").write_text(STANDSTILL.format(flag=str(flag)))
+    (tmp_path / "elsewhere_target.py").write_text(STANDSTILL_ELSEWHERE)
+    process = subprocess.Popen(
+        [*KIT, "elsewhere_target:target", "--deadline=100", "--only", "steps.append_and_read"],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}", "TMPDIR": str(stores)},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 60
+    while not flag.exists() and process.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    os.killpg(process.pid, signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 130, errors
+    assert errors == ""
+    assert list(stores.iterdir()) == []
+
+
 HUNG = """
 import asyncio
 import time
@@ -198,12 +229,17 @@ target = replace(sqlite, open=Hung)
 """
 
 
-def test_an_interrupted_kit_ends_although_the_driver_hangs_in_a_thread(tmp_path: Path) -> None:
-    flag, report = tmp_path / "flag", tmp_path / "report.json"
+@pytest.mark.parametrize("jobs", ["1", "2"])
+def test_an_interrupted_kit_leaves_nothing_behind_although_the_driver_hangs_in_a_thread(
+    jobs: str, tmp_path: Path
+) -> None:
+    flag, report, stores = tmp_path / "flag", tmp_path / "report.json", tmp_path / "stores"
+    stores.mkdir()
     (tmp_path / "hung_target.py").write_text(HUNG.format(flag=str(flag)))
+    options = ["--deadline=100", "--jobs", jobs]
     process = subprocess.Popen(
-        [*KIT, "hung_target:target", "--deadline=100", "--only", "steps.append_and_read", "--json", str(report)],
-        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}"},
+        [*KIT, "hung_target:target", *options, "--only", "steps.append_and_read", "--json", str(report)],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}", "TMPDIR": str(stores)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -218,6 +254,7 @@ def test_an_interrupted_kit_ends_although_the_driver_hangs_in_a_thread(tmp_path:
         process.kill()
     assert process.returncode == 143, errors
     assert json.loads(report.read_text())["interrupted"] is True
+    assert list(stores.iterdir()) == []
 
 
 TERMINATED_TWICE = """

@@ -13,7 +13,7 @@ import os
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from stargraph.checkpoint.conformance._catalogue import find
 from stargraph.checkpoint.conformance._interpreters import answers_on_stdout
@@ -27,7 +27,17 @@ def main(order: dict[str, Any]) -> None:
     channel = answers_on_stdout(order.pop("path"))
     exit_when_terminated()
     keep = order.pop("keep")
-    with Session(**order, keep=keep and Path(keep)) as session:
+    session = Session(**order, keep=keep and Path(keep))
+    try:
+        _answer(session, channel)
+    finally:
+        if session.abandoned:  # its driver may hold the interpreter
+            os._exit(0)
+
+
+def _answer(session: Session, channel: TextIO) -> None:
+    """Run the checks that come on stdin, and write what became of each to the channel."""
+    with session:
         while line := sys.stdin.readline():
             asked = json.loads(line)
             check = find(asked["check"])
@@ -48,8 +58,6 @@ def main(order: dict[str, Any]) -> None:
             print(json.dumps(answer), file=channel, flush=True)
             if session.abandoned:
                 break
-    if session.abandoned:  # its driver may hold the interpreter
-        os._exit(0)
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ _ARGUMENTS: Final = ("spec", "seed", "deadline", "thorough", "patience")
 _POLL: Final = 0.25
 """Seconds between looks at whether ctrl-C was pressed, which interrupts no longer wait on Windows."""
 
+_LEAVING: Final = 20.0
+"""Seconds that a job has to end its processes and itself, once its check has ended or was left behind."""
+
 
 class Jobs:
     """Processes that run the checks of a session.
@@ -208,7 +211,7 @@ class _Job:
         with suppress(OSError):
             process.stdin.close()
         try:
-            process.wait(INTERRUPTED + 5)
+            process.wait(INTERRUPTED + _LEAVING)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

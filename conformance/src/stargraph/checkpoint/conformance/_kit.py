@@ -18,7 +18,7 @@ from stargraph.checkpoint.conformance._forks import ForkServer
 from stargraph.checkpoint.conformance._handle import DriverCalls, Handle
 from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._processes import Child, spawn
-from stargraph.checkpoint.conformance._target import Opener, Target, looks_like_driver, opened
+from stargraph.checkpoint.conformance._target import Opener, Target, looks_like_driver, opened, remove_store
 from stargraph.checkpoint.conformance.stdio import everything
 
 if TYPE_CHECKING:
@@ -97,10 +97,20 @@ class Kit:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        try:
+            await self._end_children()
+            if error is not None and self.surroundings.keep is not None:
+                self._keep(self.surroundings.keep)
+        finally:
+            await self._close(error)
+
+    async def _end_children(self) -> None:
+        for child in self._children:
+            child.end_group()  # none goes on writing while another one is waited for
         for child in self._children:
             await child.end()
-        if error is not None and self.surroundings.keep is not None:
-            self._keep(self.surroundings.keep)
+
+    async def _close(self, error: BaseException | None) -> None:
         number = self.log.enter("closing the handles")
         try:
             await self._stack.aclose()
@@ -182,6 +192,13 @@ class Kit:
         closing.push_async_callback(driver.close)
         self._stack.push_async_exit(closing)
         return Handle(driver, self.log, closing)
+
+    def _discard(self) -> None:
+        """End the processes and remove the stores of a check whose thread never ended, as far as that can be done."""
+        for child in self._children:
+            child.end_group()
+        for location in self._locations:
+            remove_store(location)
 
     def _keep(self, folder: Path) -> None:
         """Copy the stores that are files or folders, so that their author can look at them."""

@@ -99,8 +99,7 @@ class Child:
 
     async def end(self) -> None:
         """Kill the process if it still runs, with whatever it has started, and wait for it."""
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        self.end_group()
         if self._process.stdin is not None:
             self._process.stdin.close()
         # Whoever still reads comes to the end of the stream first, since the process is gone.
@@ -109,6 +108,11 @@ class Child:
                 if stream is not None:
                     await stream.read()
             await self._process.wait()
+
+    def end_group(self) -> None:
+        """Kill whatever still runs of the process and of what it has started, without waiting for its end."""
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
 
     def _signal(self, number: signal.Signals) -> None:
         if self._process.returncode is None:

@@ -60,6 +60,42 @@ class _Outcome:
     loop: asyncio.AbstractEventLoop | None = None
     task: asyncio.Task[None] | None = None
     body_ended: threading.Event = field(default_factory=threading.Event)
+    _cancelled: bool = False
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def begin(self) -> None:
+        """Let the current task be the one that `cancel` cancels.
+
+        Raises:
+            CancelledError: it was cancelled before it began.
+        """
+        with self._lock:
+            if self._cancelled:
+                raise asyncio.CancelledError
+            self.loop, self.task = asyncio.get_running_loop(), asyncio.current_task()
+
+    def cancel(self, *, teardown: bool = False) -> bool:
+        """Cancel the check, from another thread; one that has not begun then never does.
+
+        Args:
+            teardown: also cancel the closing of its handles and the removal of its stores, which is otherwise left to
+                run to its end.
+
+        Returns:
+            Whether the check has begun, so that its thread has an end to wait for.
+        """
+        with self._lock:
+            self._cancelled = True
+            if self.loop is None:
+                return False
+            with suppress(RuntimeError):  # the loop has closed meanwhile
+                self.loop.call_soon_threadsafe(self._cancel_task, teardown)
+            return True
+
+    def _cancel_task(self, teardown: bool) -> None:
+        # Asked only here, on the loop of the check, where its body cannot end in between.
+        if self.task is not None and (teardown or not self.body_ended.is_set()):
+            self.task.cancel()
 
 
 @dataclass(slots=True)
@@ -96,6 +132,7 @@ class Session:
     _versions: dict[str, str] | None = None
     _neighbours: Neighbours | None = None
     _fork_server: ForkServer | None = None
+    _left_behind: list[Kit] = field(default_factory=list)
     _started: datetime = field(default_factory=lambda: datetime.now(UTC))
 
     def __enter__(self) -> Self:
@@ -105,11 +142,13 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End the processes of this session."""
+        """End the processes of this session, and remove the stores of the checks whose threads were left behind."""
         if self._neighbours is not None:
             self._neighbours.end()
         if self._fork_server is not None:
             self._fork_server.close()
+        for kit in self._left_behind:
+            kit._discard()
 
     @property
     def target(self) -> Target:
@@ -255,12 +294,15 @@ class Session:
         outcome = _Outcome(kit=kit)
         thread = threading.Thread(target=_in_thread, args=(check, outcome), name=check.id, daemon=True)
         started = time.perf_counter()
-        thread.start()
         try:
+            # It waits until the thread runs, and that wait can be interrupted too.
+            thread.start()
             outcome = self._await_end(thread, outcome, check.deadline * self.deadline)
         except BaseException:  # ctrl-C, or a signal that ends the process
-            _cancel(outcome)
-            thread.join(INTERRUPTED)
+            if outcome.cancel():
+                thread.join(INTERRUPTED)
+                if thread.is_alive():
+                    self._leave_behind(kit)
             raise
         return Result(
             check,
@@ -303,14 +345,18 @@ class Session:
                 f"it was still going on after {seconds:.3g} seconds and {log.ended} calls, of which none hung"
                 f" (a read takes {self.round_trip * 1000:.3g} ms); --deadline gives it more time"
             )
-        _cancel(outcome)
+        outcome.cancel(teardown=True)
         thread.join(_GRACE)
         if not thread.is_alive():
             return _Outcome("fail" if hangs else "too-slow", message, kit=outcome.kit)
-        self.abandoned += 1
+        self._leave_behind(outcome.kit)
         frame = sys._current_frames().get(thread.ident or 0)
         stack = "".join(traceback.format_stack(frame)[-4:]) if frame else ""
         return _Outcome("fail", f"{message}; it cannot be cancelled either", stack, outcome.kit)
+
+    def _leave_behind(self, kit: Kit) -> None:
+        self.abandoned += 1
+        self._left_behind.append(kit)
 
 
 def _is_found(module: str) -> bool:
@@ -318,12 +364,6 @@ def _is_found(module: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except ModuleNotFoundError:  # the package that it is in
         return False
-
-
-def _cancel(outcome: _Outcome) -> None:
-    if outcome.loop is not None and outcome.task is not None:
-        with suppress(RuntimeError):  # the loop has closed meanwhile
-            outcome.loop.call_soon_threadsafe(outcome.task.cancel)
 
 
 def _lacking(capability: Capability) -> str:
@@ -344,7 +384,7 @@ def _in_thread(check: Check, outcome: _Outcome) -> None:
 
 async def _play(check: Check, outcome: _Outcome) -> None:
     assert outcome.kit is not None
-    outcome.loop, outcome.task = asyncio.get_running_loop(), asyncio.current_task()
+    outcome.begin()
     async with outcome.kit as kit:
         try:
             await check.body(kit)

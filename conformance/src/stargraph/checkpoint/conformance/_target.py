@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import importlib
 import inspect
 import os
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
@@ -44,6 +46,13 @@ class StoredBytes(Protocol):
         """
 
 
+_PREFIX: Final = "stargraph-conformance-"
+_STORE: Final = "store"
+
+_REMOVALS: Final = 50
+_PAUSE: Final = 0.05
+"""Seconds between two attempts to remove a directory that is not empty."""
+
 _MEMORY: Final = Path("/dev/shm")  # noqa: S108  # the directory in it is made by mkdtemp
 _ROOM: Final = 2 * 1024**3
 """Bytes that must be free in the memory of files; the largest store of a check has a fifth of that."""
@@ -66,11 +75,32 @@ async def fresh_directory() -> AsyncIterator[str]:
 
     The directory is in /dev/shm if that has room and TMPDIR is not set, and otherwise where temporary files are.
     """
-    directory = tempfile.mkdtemp(prefix="stargraph-conformance-", dir=_folder_of_stores())
+    location = str(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_folder_of_stores())) / _STORE)
     try:
-        yield str(Path(directory) / "store")
+        yield location
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
+        remove_store(location)
+
+
+def remove_store(location: str) -> None:
+    """Remove the directory that `fresh_directory` made for a store; do nothing if the store is in no such directory.
+
+    A thread of a driver that was cancelled may still make and remove files in it, so what changes meanwhile is tried
+    again.
+    """
+    store = Path(location)
+    if not store.is_absolute() or store.name != _STORE or not store.parent.name.startswith(_PREFIX):
+        return
+    for _ in range(_REMOVALS):
+        try:
+            shutil.rmtree(store.parent)
+        except OSError as error:
+            if error.errno not in (errno.ENOENT, errno.ENOTEMPTY) or not store.parent.exists():
+                break
+            time.sleep(_PAUSE)
+        else:
+            return
+    shutil.rmtree(store.parent, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)
