@@ -113,7 +113,14 @@ def test_a_second_ctrl_c_ends_a_process_whose_loop_is_blocked(waits: Folder) -> 
     process.send_signal(signal.SIGINT)
     time.sleep(0.3)
     assert process.poll() is None
-    process.send_signal(signal.SIGINT)
+
+    def ended_by_another() -> bool:
+        # On a busy machine two of them may have arrived as one.
+        process.send_signal(signal.SIGINT)
+        time.sleep(0.3)
+        return process.poll() is not None
+
+    until(ended_by_another, "the end of the process")
     assert finish(process)[0] == 130
     log = json.loads(finish(waits.spawn("inspect", "r1", "--json"))[1])
     assert [step["event"] for step in log["timeline"]] == ["started", "completed"]
@@ -123,7 +130,8 @@ def test_sigterm_lets_the_running_node_end_and_records_paused(waits: Folder) -> 
     process = waits.spawn("run", "graph.yaml", "--run-id", "r1", "--json")
     until(lambda: "b" in marks(waits), "node b")
     process.send_signal(signal.SIGTERM)
-    time.sleep(0.3)
+    assert process.stderr is not None
+    assert "pausing; running nodes have" in next(line for line in process.stderr if "pausing" in line)
     (waits.path / "open").touch()
     code, out, err = finish(process)
     assert code == 4
