@@ -25,9 +25,9 @@ async def test_bootstrap_waits_for_a_lock(path: Path, caplog: pytest.LogCaptureF
     assert caught.value.reason == "locked"
     store = SQLiteCheckpointer(path)
     bootstrapping = asyncio.ensure_future(store.bootstrap())
-    await asyncio.sleep(1.6)
-    assert not bootstrapping.done()
-    assert "another connection keeps the write lock" in caplog.text
+    while "another connection keeps the write lock" not in caplog.text:
+        assert not bootstrapping.done()
+        await asyncio.sleep(0.02)
     other.execute("ROLLBACK")
     await bootstrapping
     other.execute("BEGIN IMMEDIATE")
@@ -50,16 +50,32 @@ async def test_a_lock_held_for_too_long_is_reported(path: Path) -> None:
         await store.write(first())
 
 
-async def test_a_short_lock_is_waited_for_and_told_in_the_log(path: Path, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_short_lock_is_waited_for_and_told_in_the_log(
+    path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    asked: list[float] = []
+
+    def monotonic() -> float:
+        asked.append(now)
+        return now
+
+    monkeypatch.setattr(_errors, "time", SimpleNamespace(monotonic=monotonic))
     async with SQLiteCheckpointer(path, busy_timeout=20) as store:
         await store.write(first("other"))
         assert caplog.records == []
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
+            asked.clear()
             writes = [asyncio.ensure_future(store.write(checkpoint)) for checkpoint in chain(length=5)]
-            await asyncio.sleep(0.6)
+            while 0.0 not in asked:
+                await asyncio.sleep(0.02)
+            now = 0.9
+            await asyncio.sleep(0.6)  # some attempts
             assert caplog.records == []
-            await asyncio.sleep(1)
+            now = 1.0
+            while not caplog.records:
+                await asyncio.sleep(0.02)
             assert not any(write.done() for write in writes)
             other.execute("COMMIT")
             await asyncio.gather(*writes)
