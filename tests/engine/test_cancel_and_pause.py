@@ -225,7 +225,7 @@ async def test_cancel_while_the_first_step_is_stored(store: MemoryCheckpointer, 
     cancelling = asyncio.create_task(run.cancel())
     await asyncio.sleep(0)
     released.set()
-    assert (await asyncio.wait_for(cancelling, 10)).status == "cancelled"
+    assert (await asyncio.wait_for(cancelling, 60)).status == "cancelled"
     assert (await work).status == "cancelled"
     assert store.events("r")[0] == "started"
 

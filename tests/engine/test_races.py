@@ -268,7 +268,7 @@ async def test_an_executor_that_was_fenced_stops_before_its_next_node_ends(store
     assert (await (await fenced.start(checkpointer=store)).resume("r")).status == "done"
     released.set()
     with pytest.raises(CheckpointError):
-        await asyncio.wait_for(work, 5)
+        await asyncio.wait_for(work, 60)
 
 
 FAMILY = """
