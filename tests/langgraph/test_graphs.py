@@ -97,10 +97,13 @@ async def travelled_in_time(saver: Saver) -> list[Any]:
 
 async def failed_and_retried(saver: Saver) -> list[Any]:
     broken = [True]
+    thread: Any = config()
 
     async def flaky(state: Notes) -> dict[str, Any]:
         if broken.pop():
-            await asyncio.sleep(0.3)  # the other node is done by then, and what it wrote is stored
+            # Until the other node is done, and what it wrote is stored.
+            while (stored := await saver.aget_tuple(thread)) is None or not stored.pending_writes:
+                await asyncio.sleep(0.01)
             raise RuntimeError("the network is away")
         return {"log": ["flaky"]}
 

@@ -273,7 +273,7 @@ async def test_too_few_connections_are_shared(sql: asyncpg.Connection, schema: s
     role = f"few_{schema}"
     await sql.execute(f"CREATE ROLE {role} LOGIN CONNECTION LIMIT 2; GRANT CREATE ON DATABASE postgres TO {role};")
     handles = [opened(dsn=dsn.replace("//postgres@", f"//{role}@", 1), max_connections=1) for _ in range(2)]
-    greedy = opened(dsn=dsn.replace("//postgres@", f"//{role}@", 1), timeout=0.5)
+    greedy = opened(dsn=dsn.replace("//postgres@", f"//{role}@", 1), timeout=4)
     try:
         for handle in handles:
             await handle.bootstrap()

@@ -128,7 +128,7 @@ async def test_a_hot_standby_is_read_and_the_target_of_the_session_is_respected(
         began = time.monotonic()
         reader = PostgresCheckpointer(standby.dsn, read_only=True)
         while True:
-            assert time.monotonic() - began < 10
+            assert time.monotonic() - began < 60
             with contextlib.suppress(StoreUnavailableError):  # the tables are still on their way
                 await reader.bootstrap()
                 if await reader.read_latest(run[0].run_id) == run[2]:
@@ -142,7 +142,7 @@ async def test_a_hot_standby_is_read_and_the_target_of_the_session_is_respected(
                 await PostgresCheckpointer.from_url(url).bootstrap()
             assert caught.value.reason == "read-only"
             assert option in (caught.value.hint or "")
-        assert time.monotonic() - began < 6
+        assert time.monotonic() - began < 30, "both wait for their timeouts, which are 39 seconds together"
         both = f"postgresql://postgres@127.0.0.1:{standby.port},127.0.0.1:{primary.port}/postgres"
         expected = {
             "": {False: primary.port, True: standby.port},

@@ -100,9 +100,9 @@ async def test_a_request_ends_at_its_deadline(answer: Any, stores: Stores) -> No
 
 async def test_a_request_that_waits_for_a_connection_ends_at_its_deadline(watched: Stores, proxy: FaultProxy) -> None:
     """All connections of the client are taken by requests that hang."""
-    store = await watched.open(deadline=2.0)
+    writer, store = await watched.open(), await watched.open(deadline=2.0)
     for number in range(40):
-        await store.write(first(f"run-{number}"))
+        await writer.write(first(f"run-{number}"))
     proxy.slow_seconds = 60
     proxy.fail_when(lambda request: True, "delayed")
     began = time.monotonic()
