@@ -25,13 +25,13 @@ def effects() -> None:
 
 async def test_a_timed_out_node_leaves_no_call_half_recorded(store: MemoryCheckpointer) -> None:
     """The node's time ends while the outcome of its call is being written; the next attempt is told the outcome."""
-    text = PLAY.replace("retry:", "timeout: 0.05, retry:").replace("ConnectionError", "TimeoutError")
+    text = PLAY.replace("retry:", "timeout: 0.5, retry:").replace("ConnectionError", "TimeoutError")
     writing = asyncio.Event()
 
     async def slow_write(checkpoint: Checkpoint) -> None:
         if checkpoint.event == "called" and not writing.is_set():
             writing.set()
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(1)
         await MemoryCheckpointer.write(store, checkpoint)
 
     async def script(state: Any, context: Context) -> Any:

@@ -85,11 +85,11 @@ async def test_blocked_nodes_hold_up_neither_the_store_nor_the_default_executor(
 
 
 async def test_the_time_of_a_node_begins_when_it_begins(store: MemoryCheckpointer) -> None:
-    text = MAP.replace("timeout: 20", "timeout: 0.5")
-    nodes.before = lambda ctx: time.sleep(0.1)
+    text = MAP.replace("timeout: 20", "timeout: 1.2")
+    nodes.before = lambda ctx: time.sleep(0.2)
     with ThreadPoolExecutor(2) as pool:
         run = await graph(text).start(checkpointer=store, run_id="r", executor=pool)
-        assert (await run.start()).status == "done", "eight turns of 0.1 s, each well below the timeout"
+        assert (await run.start()).status == "done", "eight turns of 0.2 s, each well below the timeout"
 
 
 async def test_a_timeout_ends_the_run_when_it_expires(store: MemoryCheckpointer, gate: threading.Event) -> None:

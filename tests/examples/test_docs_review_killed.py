@@ -68,8 +68,11 @@ def _finished(log: list[Checkpoint]) -> list[str]:
 
 
 def _wait(process: subprocess.Popen[str], reached: Callable[[], bool]) -> None:
-    while not reached():
-        assert process.poll() is None, process.communicate()
+    while True:
+        has_ended = process.poll() is not None  # asked first: it may get there and end while the other is found out
+        if reached():
+            return
+        assert not has_ended, process.communicate()
         time.sleep(0.005)
 
 
