@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.documents import blocks_of
-from support.postgres_server import free_port
+from support.ports import free_port
 from support.workspace import ROOT
 
 pytestmark = pytest.mark.thorough

@@ -8,7 +8,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 from support.cli import Answer, Folder
-from support.postgres_server import free_port
+from support.ports import free_port
 
 pytestmark = pytest.mark.thorough
 

@@ -18,8 +18,9 @@ from urllib.parse import quote
 
 import asyncpg
 import pytest
+from support.ports import free_port
 from support.postgres_records import chain
-from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binaries, free_port
+from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binaries
 from support.tcp_proxy import TcpProxy
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-from support.postgres_server import free_port
+from support.ports import free_port
 
 
 class DaskProcesses:

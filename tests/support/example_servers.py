@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from support.postgres_server import free_port
+from support.ports import free_port
 
 VALKEY = shutil.which("valkey-server") or shutil.which("redis-server")
 MARIADB = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")

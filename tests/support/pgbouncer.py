@@ -13,7 +13,8 @@ from types import TracebackType
 from typing import Self
 from urllib.parse import urlsplit, urlunsplit
 
-from support.postgres_server import ACCOUNT, free_port
+from support.ports import free_port
+from support.postgres_server import ACCOUNT
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 
@@ -62,7 +63,7 @@ class PgBouncer:
             self._process = subprocess.Popen(
                 [PROGRAM, self._home / "pgbouncer.ini"], user=self._user, cwd=self._home, stdout=log, stderr=log
             )
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while True:
             try:
                 socket.create_connection(("127.0.0.1", self.port), timeout=1).close()

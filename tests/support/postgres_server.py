@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +17,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import asyncpg
+
+from support.ports import free_port
 
 if TYPE_CHECKING:
     import trustme  # the benchmarks, which start servers too, do without
@@ -45,14 +46,6 @@ def embedded_binaries() -> Path | None:
 def given_binaries() -> list[str]:
     """Return the directories that the environment names."""
     return [directory for directory in os.environ.get(BINARIES_VARIABLE, "").split(os.pathsep) if directory]
-
-
-def free_port() -> int:
-    """Return a TCP port that nobody listens on right now."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 class LocalServer:
@@ -157,7 +150,7 @@ class LocalServer:
                 stderr=log,
                 start_new_session=True,
             )
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not asyncio.run(_answers(self.dsn)):
             if time.monotonic() > deadline or self._process.poll() is not None:
                 raise RuntimeError(f"the server did not start: {(self._home / 'log').read_text()[-2000:]}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
 import time
@@ -11,12 +10,13 @@ import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 import boto3
+from support.ports import free_port
 
 ACCESS_KEY = "test-access-key"
 SECRET_KEY = "test-secret-key"
@@ -31,16 +31,9 @@ ENVIRONMENT = {
 """What a client of these servers needs, and nothing of the machine's own."""
 
 
-def _free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [int(probe.getsockname()[1]) for probe in probes]
-
-
 def _wait_for(url: str, process: subprocess.Popen[bytes]) -> None:
-    for _ in range(300):
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             raise RuntimeError(f"the server exited with {process.returncode}")
         try:
@@ -100,7 +93,7 @@ def moto_server(*, every_service: bool = False) -> Iterator[str]:
     Args:
         every_service: run the other services of AWS too, such as IAM.
     """
-    (port,) = _free_ports(1)
+    port = free_port()
     command = [sys.executable, str(Path(__file__).with_name("moto_process.py")), str(port)]
     if every_service:
         command.append("--every-service")
@@ -141,7 +134,7 @@ def seaweed_server(folder: Path) -> Iterator[str]:
     }
     config = folder / "s3.json"
     config.write_text(json.dumps({"identities": [identity]}))
-    port, *others = _free_ports(1 + len(_SEAWEED_PORTS))
+    port, *others = (free_port() for _ in range(1 + len(_SEAWEED_PORTS)))
     command = [
         weed,
         "server",
@@ -172,7 +165,7 @@ def rclone_server(folder: Path) -> Iterator[str]:
     Args:
         folder: its folders are the buckets.
     """
-    (port,) = _free_ports(1)
+    port = free_port()
     rclone = Path(sys.executable).parent / "rclone"
     command = [
         str(rclone),
