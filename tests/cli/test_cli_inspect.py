@@ -148,7 +148,7 @@ async def test_following_ends_once_the_run_is_deleted(
             await asyncio.sleep(0.02)
         await store.delete_run("r1")
         with pytest.raises(CheckpointNotFoundError):
-            await asyncio.wait_for(watching, 20)
+            await asyncio.wait_for(watching, 60)
 
 
 def test_the_difference_of_two_steps(folder: Folder) -> None:

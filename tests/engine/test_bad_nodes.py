@@ -20,7 +20,7 @@ async def test_what_a_node_does_wrong_is_recorded(store: MemoryCheckpointer, nod
     run = await graph(f'{PATH}nodes: [{{id: a, kind: "support.gated_nodes:{node}"}}]').start(
         checkpointer=store, run_id="r"
     )
-    summary = await asyncio.wait_for(run.start(), 10)
+    summary = await asyncio.wait_for(run.start(), 60)
     assert summary.status == "failed"
     assert summary.error is not None
     assert summary.error.node == "a"

@@ -93,7 +93,7 @@ async def test_a_finished_step_is_stored_while_all_other_nodes_block(place: Plac
         run = await graph(MAP).start(checkpointer=store, run_id="r")
         work = asyncio.ensure_future(run.start())
         try:
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 while (tail := await other.read_latest("r")) is None or tail.last_node != "a":
                     await asyncio.sleep(0.05)
         finally:

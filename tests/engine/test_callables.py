@@ -22,7 +22,7 @@ async def ran(store: MemoryCheckpointer, node: str, *, keys: str = "", **options
         f'state_schema: {{x: {{type: any, default: 0}}}}\nnodes: [{{id: a, kind: "support.called_nodes:{node}"{keys}}}]'
     )
     run = await graph(text).start(checkpointer=store, run_id="r", **options)
-    summary = await asyncio.wait_for(run.start(), 20)
+    summary = await asyncio.wait_for(run.start(), 60)
     assert summary.status == "done", summary.error
     assert run.state is not None
     return run.state["x"]
@@ -55,7 +55,7 @@ async def test_what_a_sync_wrapper_returns_is_awaited_within_the_timeout(store: 
     try:
         text = 'nodes: [{id: a, kind: "support.calling_nodes:play_in_a_thread", timeout: 0.05}]'
         run = await graph(text).start(checkpointer=store, run_id="r")
-        summary = await asyncio.wait_for(run.start(), 20)
+        summary = await asyncio.wait_for(run.start(), 60)
     finally:
         calling_nodes.reset()
     assert summary.error is not None

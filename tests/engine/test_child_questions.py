@@ -105,7 +105,7 @@ async def test_answers_while_the_run_is_executed(store: MemoryCheckpointer, tmp_
                     await run.respond(interrupt.id, interrupt.prompt)
             await asyncio.sleep(0)
 
-    await asyncio.wait_for(answer_four(), 10)
+    await asyncio.wait_for(answer_four(), 60)
     while not any(checkpoint.event == "completed" and checkpoint.last_node == "sub" for checkpoint in store.runs["r"]):
         await asyncio.sleep(0.001)
     gate.opened.set()

@@ -59,7 +59,7 @@ async def test_a_takeover_stops_the_node_at_its_call(
         if first:
             first = False
             entered.set()
-            opened.wait(10)
+            opened.wait(60)
             return "late"
         return "in time"
 
@@ -86,7 +86,7 @@ async def test_a_takeover_stops_the_node_at_its_call(
     play(script)
     calling_nodes.sync_script = sync_script
     loser = asyncio.ensure_future(start(store, text, durability))
-    await asyncio.to_thread(entered.wait, 10)
+    await asyncio.to_thread(entered.wait, 60)
     assert (await resume(store, text)).status == "done"
     opened.set()
     with pytest.raises(CheckpointConflictError):
@@ -182,7 +182,7 @@ async def test_a_thread_that_was_left_behind_records_nothing(store: MemoryCheckp
 
     def gate() -> None:
         entered.set()
-        opened.wait(10)
+        opened.wait(60)
 
     def sync_script(state: Any, context: Context) -> Any:
         try:
@@ -195,11 +195,11 @@ async def test_a_thread_that_was_left_behind_records_nothing(store: MemoryCheckp
     calling_nodes.sync_script = sync_script
     run = await graph(PLAY_IN_A_THREAD).start(checkpointer=store, run_id="r")
     work = asyncio.ensure_future(run.start())
-    await asyncio.to_thread(entered.wait, 10)
+    await asyncio.to_thread(entered.wait, 60)
     run.pause(grace=0)
     assert (await work).status == "paused"
     opened.set()
-    assert await asyncio.to_thread(ended.wait, 10)
+    assert await asyncio.to_thread(ended.wait, 60)
     assert EFFECTS == ["CancelledError"]
     assert store.events("r") == ["started", "paused"]
 

@@ -82,7 +82,7 @@ def test_a_close_cancels_what_runs(thread: LoopThread) -> None:
 
     with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(thread.run, work())
-        assert begun.wait(20)
+        assert begun.wait(60)
         thread.close()
         with pytest.raises(CancelledError):
             waiting.result(20)
@@ -144,7 +144,7 @@ def test_a_forked_process_starts_a_thread_of_its_own(thread: LoopThread) -> None
         found: list[int] = []
         worker = threading.Thread(target=lambda: found.append(thread.run(answer())), daemon=True)
         worker.start()
-        worker.join(20)
+        worker.join(60)
         os._exit(0 if found == [42] else 1)
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0

@@ -30,7 +30,7 @@ async def test_a_pause_while_a_child_run_is_opened(
         checkpointer=store, run_id="r"
     )
     store.after_write = lambda checkpoint: run.pause() if checkpoint.origin == "subgraph" else None
-    assert (await asyncio.wait_for(run.start(), 10)).status == "paused"
+    assert (await asyncio.wait_for(run.start(), 60)).status == "paused"
     assert ledger == []
     store.after_write = lambda checkpoint: None
     assert (await run.resume()).status == "done"

@@ -48,7 +48,7 @@ def gate() -> Iterator[threading.Event]:
 async def test_as_many_run_at_once_as_the_graph_allows(store: MemoryCheckpointer) -> None:
     before = set(threading.enumerate())
     meeting = threading.Barrier(16)
-    nodes.before = lambda ctx: meeting.wait(10)
+    nodes.before = lambda ctx: meeting.wait(60)
     run = await graph(MAP).start(checkpointer=store, run_id="r")
     assert (await run.start()).status == "done"
     left = set(threading.enumerate()) - before
@@ -70,7 +70,7 @@ async def test_blocked_nodes_hold_up_neither_the_store_nor_the_default_executor(
     def body(ctx: Context) -> Any:
         if ctx.item == 0:
             return "first"
-        meeting.wait(20)
+        meeting.wait(60)
         return ctx.call_sync("there", elsewhere)
 
     nodes.before = body
@@ -79,7 +79,7 @@ async def test_blocked_nodes_hold_up_neither_the_store_nor_the_default_executor(
         work = asyncio.ensure_future(run.start())
         while not await finished(store):
             await asyncio.sleep(0.01)
-        await asyncio.to_thread(meeting.wait, 20)
+        await asyncio.to_thread(meeting.wait, 60)
         assert (await work).status == "done"
     assert run.state == {"x": ["first", *["thread"] * 15]}
 

@@ -64,7 +64,7 @@ async def events(store: Checkpointer, run_id: str = "r") -> list[str]:
 
 async def asked(store: Checkpointer) -> None:
     """Wait until the pause is requested."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (await events(store))[-1] != "pause_requested":
             await asyncio.sleep(0.01)
 
@@ -119,7 +119,7 @@ async def test_a_request_reaches_the_nodes_of_a_child_run(store: MemoryCheckpoin
         await pause(store, child)
     assert (caught.value.reason, caught.value.hint) == ("child-run", "Pause the parent, run 'r'.")
     await pause(store, "r", grace=None)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while run._execution is not None and run._execution._engine._stop is None:  # it has heard
             await asyncio.sleep(0.01)
     held.released.set()

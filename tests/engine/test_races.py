@@ -239,7 +239,7 @@ async def test_a_cancellation_that_meets_a_resume_stops_it(store: MemoryCheckpoi
         await write(checkpoint)
 
     store.write = cancelled_first  # type: ignore[method-assign]
-    assert (await asyncio.wait_for(run.resume(), 5)).status == "cancelled"
+    assert (await asyncio.wait_for(run.resume(), 60)).status == "cancelled"
     await cancelling[0]
 
 

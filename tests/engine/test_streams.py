@@ -58,7 +58,7 @@ async def test_a_listener_that_looks_away_hides_no_failure_behind_a_warning(stor
 async def test_a_listener_after_the_end_is_told_nothing(store: MemoryCheckpointer) -> None:
     run = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
     await run.start()
-    assert await asyncio.wait_for(_types(run), 5) == []
+    assert await asyncio.wait_for(_types(run), 60) == []
 
 
 async def test_the_summary_follows_what_this_object_did(store: MemoryCheckpointer) -> None:

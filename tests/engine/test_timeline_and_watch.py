@@ -60,7 +60,7 @@ async def test_a_watch_tells_the_latest_step_of_any_handle(own: bool) -> None:
     watched: Checkpointer = store if own else _OnlyRequired(store)
     assert isinstance(watched, RunWatch) == own
     latest = genesis(run_id="r")
-    async with asyncio.timeout(20), aclosing(dispatch.watch(watched, "r")) as steps:
+    async with asyncio.timeout(60), aclosing(dispatch.watch(watched, "r")) as steps:
         coming = asyncio.ensure_future(anext(steps))
         await asyncio.sleep(0)
         await writer.write(latest)
@@ -69,7 +69,7 @@ async def test_a_watch_tells_the_latest_step_of_any_handle(own: bool) -> None:
             latest = following(latest)
             await writer.write(latest)
         assert await anext(steps) == 3
-    async with asyncio.timeout(20), aclosing(dispatch.watch(watched, "r", after_step=2)) as steps:
+    async with asyncio.timeout(60), aclosing(dispatch.watch(watched, "r", after_step=2)) as steps:
         assert await anext(steps) == 3
 
 

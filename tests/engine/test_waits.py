@@ -241,7 +241,7 @@ rules:
   - {{id: both, when: {{node: begin}}, then: [{{kind: parallel, targets: [nap, slow], join: end}}]}}
 """
     run = await Graph(parse_graph(document)).start(checkpointer=store, run_id="r")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         summary = await run.start()
     assert (summary.status, sorted(summary.state["n"])) == ("done", [1, 2])
 

@@ -77,7 +77,7 @@ async def test_an_answer_from_elsewhere_starts_its_node_beside_the_others(
     tail = await other.read_latest("r")
     assert tail is not None
     await respond(other, "r", tail.interrupts[0].id, "yes")
-    await asyncio.wait_for(until(other, "completed"), 5)
+    await asyncio.wait_for(until(other, "completed"), 60)
     assert not work.done()
     work.cancel()
 

@@ -105,7 +105,7 @@ def _kill_in_the_migration(program: str, *words: str) -> None:
     assert child.stdout is not None
     said = child.stdout.readline()
     child.kill()
-    _, errors = child.communicate(timeout=30)
+    _, errors = child.communicate(timeout=60)
     assert said == "half\n", errors
     assert child.returncode == -9
 

@@ -26,7 +26,7 @@ async def test_one_suspect_at_a_time() -> None:
 async def test_a_run_that_a_suspect_starts_does_not_wait_for_it() -> None:
     outer, inner = Suspect(), Suspect()
     await outer.wait()
-    await asyncio.wait_for(inner.wait(), 20)
+    await asyncio.wait_for(inner.wait(), 60)
     outer.cleared()
 
 

@@ -86,7 +86,7 @@ async def test_threads_of_a_busy_program_are_not_waited_for(server: str, schema:
     busy = [asyncio.create_task(asyncio.to_thread(release.wait)) for _ in range(80)]
     try:
         await asyncio.sleep(0)
-        async with asyncio.timeout(20), PostgresCheckpointer(server, schema=schema) as checkpointer:
+        async with asyncio.timeout(60), PostgresCheckpointer(server, schema=schema) as checkpointer:
             first = genesis(state={"text": "x" * MEGABYTE})
             await checkpointer.write(first)
             assert await checkpointer.read_latest(first.run_id) == first

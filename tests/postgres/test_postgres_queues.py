@@ -74,5 +74,5 @@ async def test_claims_beside_each_other_get_different_runs_and_do_not_wait(
     async with sql.transaction():
         # Somebody holds every ready row: a claim passes over them all, and is answered.
         await sql.fetch(database)
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             assert await checkpointer.claimable("b" * 16, ["q0", "q1", "q2"], limit=5) == []

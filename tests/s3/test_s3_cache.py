@@ -173,7 +173,7 @@ async def test_a_disk_that_is_too_slow_does_not_fill_the_memory(
 ) -> None:
     monkeypatch.setattr(_cache, "_BEHIND_BYTES", 10_000)
     released = threading.Event()
-    monkeypatch.setattr(_cache._File, "add", lambda *_: released.wait(10))
+    monkeypatch.setattr(_cache._File, "add", lambda *_: released.wait(60))
     opened = OpenStore(stores.handle(cache_dir=tmp_path)._options)
     disk = opened.cache._disk
     assert disk is not None

@@ -166,7 +166,7 @@ async def test_a_handle_that_is_dropped_leaves_no_thread(stores: Stores) -> None
     assert len(_threads() - before) == 1
     del store
     gc.collect()
-    for _ in range(1000):
+    for _ in range(6000):
         if not _threads() - before:
             break
         await asyncio.sleep(0.01)

@@ -130,7 +130,7 @@ async def test_a_close_that_is_cancelled_while_it_waits_for_a_write_closes_the_f
     closing.cancel()
     with pytest.raises(asyncio.CancelledError):
         await closing
-    for _ in range(500):
+    for _ in range(6000):
         if not ours():
             break
         await asyncio.sleep(0.01)
@@ -153,7 +153,7 @@ async def test_a_cancelled_bootstrap_leaves_nothing_open(path: Path) -> None:
         with contextlib.suppress(asyncio.CancelledError):
             await task
         await store.close()
-    for _ in range(500):
+    for _ in range(6000):
         if not ours():
             break
         await asyncio.sleep(0.01)

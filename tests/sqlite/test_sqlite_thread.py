@@ -32,7 +32,7 @@ def test_aiosqlite_runs_what_is_put_until_it_is_told_to_stop() -> None:
     worker.put(fails)
     worker.put(lambda: seen.put(threading.current_thread().name))
     worker.put(lambda: worker.stop)
-    worker.thread.join(5)
+    worker.thread.join(60)
     assert not worker.thread.is_alive()
     assert seen.get_nowait() == worker.thread.name
 
@@ -126,7 +126,7 @@ async def test_who_waits_for_an_answer_goes_on_in_the_turn_that_brings_it() -> N
 
 async def test_a_cancelled_wait_for_work_that_cannot_be_withdrawn_ends_at_once() -> None:
     answer = _Answer[int](asyncio.get_running_loop(), None)
-    waiting = asyncio.ensure_future(asyncio.wait_for(answer, 10))
+    waiting = asyncio.ensure_future(asyncio.wait_for(answer, 60))
     await asyncio.sleep(0)
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -28,7 +28,7 @@ async def refused(path: Path | str, **options: bool) -> CheckpointError:
     with pytest.raises(CheckpointError) as caught:
         await SQLiteCheckpointer(path, **options).bootstrap()  # type: ignore[arg-type]
     assert caught.value.hint
-    for _ in range(500):
+    for _ in range(6000):
         if not any(thread.name == "stargraph-sqlite" for thread in set(threading.enumerate()) - before):
             return caught.value
         await asyncio.sleep(0.01)

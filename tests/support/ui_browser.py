@@ -66,7 +66,7 @@ def served(store: Path, **options: Any) -> Iterator[Served]:
     server.startup = start  # type: ignore[method-assign]
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    assert started.wait(30)
+    assert started.wait(60)
     port = server.servers[0].sockets[0].getsockname()[1]
     try:
         yield Served(f"http://localhost:{port}", app)

@@ -66,7 +66,7 @@ async def statuses(store: MemoryCheckpointer) -> dict[str, str]:
 
 
 async def until(met: Callable[[], bool]) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not met():  # what it waits for has no event
             await asyncio.sleep(0.005)
 

@@ -51,7 +51,7 @@ async def send(*records: logging.LogRecord) -> None:
         assert log is not None
         sender = LogSender(log)
         for record in records:
-            await asyncio.wait_for(asyncio.to_thread(sender.emit, record), 20)
+            await asyncio.wait_for(asyncio.to_thread(sender.emit, record), 60)
 
 
 async def test_a_record_arrives_as_it_was_made(taken: Taken) -> None:

@@ -61,7 +61,7 @@ async def test_a_worker_says_what_it_serves_and_what_it_refuses(store: MemoryChe
         return {each.run.run_id: each.reason for each in await stranded_runs(store, after=0)}
 
     reason = f"the living workers have other versions of graph {new.id!r}: "
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (await found()).get("old", "").startswith(reason):
             await asyncio.sleep(0.02)
     (process,) = [each.process for each in await store.processes()]
