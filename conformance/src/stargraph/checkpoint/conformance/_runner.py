@@ -51,7 +51,12 @@ _LEAST_TOLERANCE: Final = timedelta(minutes=1)
 
 @dataclass(slots=True)
 class _Outcome:
-    """What a check's thread leaves behind."""
+    """What a check's thread leaves behind.
+
+    Attributes:
+        body_ended: the check itself has ended; its handles are still to be closed and its stores to be removed.
+        ended: all has ended. Not `Thread.join`, which takes a thread for ended once it was interrupted (Python 3.11).
+    """
 
     verdict: Verdict = "pass"
     message: str = ""
@@ -60,6 +65,7 @@ class _Outcome:
     loop: asyncio.AbstractEventLoop | None = None
     task: asyncio.Task[None] | None = None
     body_ended: threading.Event = field(default_factory=threading.Event)
+    ended: threading.Event = field(default_factory=threading.Event)
     _cancelled: bool = False
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -299,10 +305,8 @@ class Session:
             thread.start()
             outcome = self._await_end(thread, outcome, check.deadline * self.deadline)
         except BaseException:  # ctrl-C, or a signal that ends the process
-            if outcome.cancel():
-                thread.join(INTERRUPTED)
-                if thread.is_alive():
-                    self._leave_behind(kit)
+            if outcome.cancel() and not outcome.ended.wait(INTERRUPTED):
+                self._leave_behind(kit)
             raise
         return Result(
             check,
@@ -327,8 +331,7 @@ class Session:
                 return self._overdue(thread, outcome, allowed)
             if passed > allowed * _STRETCH:
                 return self._overdue(thread, outcome, allowed * _STRETCH)
-        thread.join(_TEARDOWN)
-        if thread.is_alive():
+        if not outcome.ended.wait(_TEARDOWN):
             return self._overdue(thread, outcome, _TEARDOWN)
         return outcome
 
@@ -346,8 +349,7 @@ class Session:
                 f" (a read takes {self.round_trip * 1000:.3g} ms); --deadline gives it more time"
             )
         outcome.cancel(teardown=True)
-        thread.join(_GRACE)
-        if not thread.is_alive():
+        if outcome.ended.wait(_GRACE):
             return _Outcome("fail" if hangs else "too-slow", message, kit=outcome.kit)
         self._leave_behind(outcome.kit)
         frame = sys._current_frames().get(thread.ident or 0)
@@ -380,6 +382,7 @@ def _in_thread(check: Check, outcome: _Outcome) -> None:
         _classify(error, outcome)
     finally:
         outcome.body_ended.set()
+        outcome.ended.set()
 
 
 async def _play(check: Check, outcome: _Outcome) -> None:
