@@ -168,7 +168,7 @@ def test_a_run_does_not_jump_when_it_goes_on_asks_and_fails(page: Page, place: P
     write(place, asked)
     expect(page.get_by_role("heading", name="Is it right?")).to_be_in_viewport()
     assert_still(page)
-    page.get_by_role("button", name="Put it into the page").click()
+    page.get_by_role("button", name="Show it in the page").click()
     expect(page.locator(".charts")).to_be_visible()
     below = page.locator(".charts").bounding_box()
     question_box = page.locator(".question").bounding_box()

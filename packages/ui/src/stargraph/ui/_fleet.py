@@ -107,7 +107,7 @@ async def _stranded(console: Console, store: Checkpointer) -> QueuedRuns:
     words = [(each.run, each.reason) for each in await stranded_runs(store)]
     return QueuedRuns(
         "Taken by nobody",
-        "They could go on for a minute or longer, and no living worker takes them.",
+        "They have been ready for a minute or longer, and no living worker takes them.",
         *_cut(words),
         console.store.command("runs", "--stranded"),
     )
