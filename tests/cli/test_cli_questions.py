@@ -53,7 +53,10 @@ def test_answers_from_another_process_and_a_resume(waiting: Folder) -> None:
     first = waiting.call("respond", "r", "--interrupt", ids["approve"], "--value", "true", "--json")
     assert first.code == 0
     assert first.json["interrupt"] == ids["approve"]
-    assert waiting.call("respond", "r", "--value", "Ada").code == 0
+    assert "resume" not in first.err
+    last = waiting.call("respond", "r", "--value", "Ada")
+    assert last.code == 0
+    assert "hint: else resume it with: stargraph resume r GRAPH" in last.err
     ended = waiting.call("resume", "r", "asking.yaml", "--json")
     assert ended.code == 0
     assert ended.json["state"] == {"amount": 12.5, "approval": True, "who": "Ada"}

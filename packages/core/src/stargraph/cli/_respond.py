@@ -38,17 +38,22 @@ def respond(
     A process that executes the run continues with the answer at once; if none does, `stargraph resume` continues.
     An answer is taken once.
     """
+    from stargraph.cli._errors import print_message
     from stargraph.cli._event_words import value_words
     from stargraph.cli._execution import run_async
     from stargraph.cli._output import print_json, print_lines
     from stargraph.cli._store import StoreRef
 
-    answered, question, taken = run_async(_respond(StoreRef(checkpoint, encryption_keys), run_id, interrupt, value))
+    ref = StoreRef(checkpoint, encryption_keys)
+    answered, question, taken = run_async(_respond(ref, run_id, interrupt, value))
     if json:
         print_json({"run_id": answered.run_id, "interrupt": question, "step": answered.step, "status": answered.status})
     else:
         said = value_words(taken)
         print_lines([f"answered {question} of run {answered.run_id} at step {answered.step}: {said}"])
+        if answered.status == "running" and answered.queue is None:
+            resume = ref.command("resume", answered.run_id, "GRAPH")
+            print_message(f"run {answered.run_id} continues if a process executes it", f"else resume it with: {resume}")
 
 
 async def _respond(ref: StoreRef, run_id: str, interrupt: str | None, text: str) -> tuple[Checkpoint, str, JsonValue]:
