@@ -6,12 +6,16 @@ import asyncio
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, TypedDict
 
 import pytest
 from langgraph.checkpoint.base import Checkpoint, empty_checkpoint
 from langgraph.checkpoint.base.id import uuid6
+from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.graph import END, START, StateGraph
 from support.memory import MemoryCheckpointer as SmallCheckpointer
 from support.places import Place, SQLitePlace
@@ -275,6 +279,45 @@ async def test_an_encrypted_serializer_hides_values_and_keeps_threads_listed(fil
         (run,) = await store.list_runs()
         texts = [step.model_dump_json() async for step in store.history(run.run_id)]  # type: ignore[attr-defined]
         assert not any("private" in text or "another secret" in text for text in texts)
+
+
+@dataclass
+class Owner:
+    name: str
+
+
+async def test_only_classes_that_the_serializer_allows_are_made_of_metadata() -> None:
+    made: Any = {**checkpoint(0, a=Owner("a")), "id": "1"}
+    metadata: Any = {"step": 0, "owner": Owner("m"), "when": datetime(2026, 1, 31, tzinfo=UTC)}
+    strict = JsonPlusSerializer(allowed_msgpack_modules=None)
+    allowing = JsonPlusSerializer(allowed_msgpack_modules=[(Owner.__module__, Owner.__name__)])
+    key = b"0123456789abcdef"
+    for serde, expected in (
+        (strict, {"name": "m"}),
+        (EncryptedSerializer.from_pycryptodome_aes(strict, key=key), {"name": "m"}),
+        (Reversed(), {"name": "m"}),
+        (allowing, Owner("m")),
+        (EncryptedSerializer.from_pycryptodome_aes(allowing, key=key), Owner("m")),
+        (None, Owner("m")),
+    ):
+        async with StargraphSaver(MemoryCheckpointer(), serde) as saver:
+            await saver.aput(place_of("t"), made, metadata, made["channel_versions"])
+            found = await saver.aget_tuple(place_of("t"))
+            assert found is not None
+            assert found.metadata == {**metadata, "owner": expected}
+            assert [each.metadata async for each in saver.alist(place_of("t"))] == [found.metadata]
+            await saver.adelete_for_runs(["none"])
+
+
+class Reversed(SerializerProtocol):
+    """A serializer that is not LangGraph's."""
+
+    def dumps_typed(self, obj: Any) -> tuple[str, bytes]:
+        kind, data = JsonPlusSerializer().dumps_typed(obj)
+        return f"reversed {kind}", data[::-1]
+
+    def loads_typed(self, data: tuple[str, bytes]) -> Any:
+        return JsonPlusSerializer().loads_typed((data[0].removeprefix("reversed "), data[1][::-1]))
 
 
 async def test_a_store_without_what_it_needs_is_refused() -> None:

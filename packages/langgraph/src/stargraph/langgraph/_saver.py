@@ -136,7 +136,7 @@ class StargraphSaver(SyncMethods):
         stored = await (log.at(checkpoint_id) if checkpoint_id else log.latest())
         if stored is None or not stored.has_checkpoint:
             return None
-        config, metadata, parent_config = _names_of(log, stored)
+        config, metadata, parent_config = _names_of(self.serde, log, stored)
         checkpoint, writes = _load_whole(self.serde, stored, log.channels)
         return CheckpointTuple(config, checkpoint, metadata, parent_config, writes)
 
@@ -171,7 +171,7 @@ class StargraphSaver(SyncMethods):
             while heads and left != 0:
                 head = heads.pop()
                 if (stored := head.stored) is not None:
-                    config, metadata, parent_config = _names_of(head.log, stored)
+                    config, metadata, parent_config = _names_of(self.serde, head.log, stored)
                     if not filter or all(_member(metadata, name) == value for name, value in filter.items()):
                         left -= 1
                         load = partial(_load_whole, self.serde, stored, channels[head.log])
@@ -371,12 +371,14 @@ def _config(thread_id: str, namespace: str, checkpoint_id: str) -> RunnableConfi
     return {"configurable": {"thread_id": thread_id, "checkpoint_ns": namespace, "checkpoint_id": checkpoint_id}}
 
 
-def _names_of(log: ThreadLog, stored: StoredStep) -> tuple[RunnableConfig, CheckpointMetadata, RunnableConfig | None]:
+def _names_of(
+    serde: SerializerProtocol, log: ThreadLog, stored: StoredStep
+) -> tuple[RunnableConfig, CheckpointMetadata, RunnableConfig | None]:
     """Return the configuration that names a checkpoint, its metadata, and the configuration of its parent."""
     assert stored.checkpoint_id is not None
     return (
         _config(log.thread_id, log.namespace, stored.checkpoint_id),
-        load_plain(stored.metadata),
+        load_plain(stored.metadata, serde),
         None if stored.parent is None else _config(log.thread_id, log.namespace, stored.parent),
     )
 
@@ -385,7 +387,7 @@ def _load_whole(
     serde: SerializerProtocol, stored: StoredStep, channels: Channels
 ) -> tuple[Checkpoint, list[PendingWrite]]:
     """Return a checkpoint with its channel values, and its pending writes."""
-    checkpoint = load_plain(stored.checkpoint)
+    checkpoint = load_plain(stored.checkpoint, serde)
     checkpoint["channel_values"] = {name: channels.load(serde, name, value) for name, value in stored.channels()}
     writes = [(task_id, channel, serde.loads_typed(typed)) for task_id, channel, typed in stored.typed_writes()]
     return checkpoint, writes
