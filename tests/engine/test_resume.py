@@ -63,6 +63,19 @@ async def test_a_run_that_is_not_there(store: MemoryCheckpointer) -> None:
         await run.resume("nope")
 
 
+async def test_a_resume_that_names_no_run_says_so(store: MemoryCheckpointer) -> None:
+    run = await graph(SEQUENCE).start(checkpointer=store)
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        await run.resume()
+    assert "resume(run_id=…)" in (caught.value.hint or "")
+    await run.start()
+    assert (await run.resume()).status == "done"
+    named = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
+    with pytest.raises(CheckpointNotFoundError) as caught:
+        await named.resume()
+    assert "resume(run_id=…)" not in (caught.value.hint or "")
+
+
 async def test_a_failed_node_is_retried_by_a_resume(store: MemoryCheckpointer, ledger: list[str]) -> None:
     def fail_once(context: Context) -> None:
         if context.node == "b" and ledger.count("b") == 1:

@@ -14,7 +14,7 @@ from typing_extensions import TypeVar
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Interrupt, JsonValue
 from stargraph.engine import Pause, Plan, RunEvent, RunLog, new_executor_id, observed
-from stargraph.errors import CheckpointError
+from stargraph.errors import CheckpointError, CheckpointNotFoundError
 from stargraph.graph._control import CANCEL_GRACE, cancel, check_answer, respond
 from stargraph.graph._execution import Execution
 from stargraph.graph._executor import RunExecutor
@@ -55,6 +55,7 @@ class Run(Generic[S]):
         resumes_if_known: bool = False,
     ) -> None:
         self.run_id = new_run_id() if run_id is None else run_id
+        self._is_unnamed = run_id is None
         self._plan = plan
         self._options = options
         self._checkpointer = checkpointer
@@ -154,12 +155,18 @@ class Run(Generic[S]):
             CheckpointConflictError: another executor has taken the run over, or is beyond `only_at_step`.
             CheckpointError: `reason` is `not-idle` or `run-ended`, or as the store raises.
         """
-        with self._executing(
-            self.run_id if run_id is None else run_id, waits_here=wait, as_of=as_of, allow_effects=allow_effects
-        ) as executor:
-            tail = await executor.resume(
-                only_if_idle=only_if_idle, only_at_step=only_at_step, max_resumes=max_resumes, accept=accept
-            )
+        is_unnamed = self._is_unnamed and run_id is None and self.summary is None
+        try:
+            with self._executing(
+                self.run_id if run_id is None else run_id, waits_here=wait, as_of=as_of, allow_effects=allow_effects
+            ) as executor:
+                tail = await executor.resume(
+                    only_if_idle=only_if_idle, only_at_step=only_at_step, max_resumes=max_resumes, accept=accept
+                )
+        except CheckpointNotFoundError as error:
+            if is_unnamed:
+                error.hint = "This run has a new id, since none was given: say which run to resume, resume(run_id=…)."
+            raise
         return self._result(tail)
 
     async def check(self, run_id: str | None = None, *, accept: Sequence[Accept] = ()) -> RunResult[S]:
