@@ -99,6 +99,17 @@ async def test_a_list_over_many_threads_reads_the_states_of_those_whose_turn_com
         assert below == places[14::-1]
 
 
+async def test_a_list_keeps_its_order_while_others_put_checkpoints() -> None:
+    async with StargraphSaver(MemoryCheckpointer()) as saver:
+        places = [await put(saver, thread, number, a=number) for number, thread in enumerate("tut")]
+        listed = saver.alist(None)
+        found = [(await anext(listed)).config]
+        await put(saver, "u", 3, places[1], a=3)
+        found += [each.config async for each in listed]
+        assert found == places[::-1]
+        assert len([each async for each in saver.alist(None)]) == 4
+
+
 async def test_a_list_leaves_out_what_has_only_writes_as_yet() -> None:
     lists = []
     async with StargraphSaver(MemoryCheckpointer()) as ours:

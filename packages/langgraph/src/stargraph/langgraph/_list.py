@@ -52,6 +52,9 @@ class ListHead:
     async def read_next(self) -> bool:
         """Read the next checkpoint, and return whether there is one."""
         self.stored = await anext(self._steps, None)
+        while self.stored is not None and (self.stored.checkpoint_id or "") > self.checkpoint_id:
+            # It was put after the turns were decided, and its own turn has passed.
+            self.stored = await anext(self._steps, None)
         self.checkpoint_id = (self.stored and self.stored.checkpoint_id) or ""
         return self.stored is not None
 
