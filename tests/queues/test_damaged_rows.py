@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import io
 import logging
 import sqlite3
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 from support.places import Place, PostgresPlace, S3Place, SQLitePlace
@@ -16,6 +18,7 @@ from stargraph.checkpoint.driver import model_from_json, presence_from_json
 from stargraph.checkpoint.protocol import Presence, ProcessInfo, QueueLimits, RunQueue, Schedule, Schedules
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import CheckpointCorruptedError
+from stargraph.transfer import export_runs, import_runs
 
 DAMAGE = b'{"damaged": true}'
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -71,6 +74,25 @@ async def test_a_damaged_process_raises_no_error_of_a_library(place: Place) -> N
         await damage(place, "processes", "process")
         with contextlib.suppress(CheckpointCorruptedError):
             assert await store.processes() == []
+
+
+async def test_a_damaged_entry_of_a_run_is_named_and_goes_with_the_run(file: SQLitePlace, tmp_path: Path) -> None:
+    async with SQLiteCheckpointer(file.path) as store, SQLiteCheckpointer(tmp_path / "other.sqlite") as other:
+        for run_id in ("kept", "moved"):
+            await graph.enqueue(store, {"n": 1}, run_id=run_id)
+        await file.edit_summary("moved", '"moved"', '"other"')
+        with pytest.raises(CheckpointCorruptedError, match="run 'moved': the stored summary"):
+            await worker(store).run()
+        with io.BytesIO() as stream:
+            await export_runs(store, stream, ["moved"])
+            stream.seek(0)
+            await import_runs(other, stream)
+        assert await store.delete_run("moved")
+        for each, run_id in ((store, "kept"), (other, "moved")):
+            await worker(each).run()
+            latest = await each.read_latest(run_id)
+            assert latest is not None
+            assert latest.status == "done"
 
 
 @pytest.mark.parametrize("text", [b"x", b"[]", b'{"id": 1}'])
