@@ -24,7 +24,7 @@ from stargraph.graph import Graph
 from stargraph.worker import Worker
 from stargraph.worker._taken import TakenRuns
 
-pytestmark = [pytest.mark.thorough, pytest.mark.timeout(120)]
+pytestmark = pytest.mark.thorough
 
 GRAPH = """\
 id: demo
