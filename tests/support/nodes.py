@@ -59,6 +59,11 @@ async def calls_in_a_task_group(state: Any, context: Context) -> dict[str, Any]:
     return {"path": [context.node]}
 
 
+def returns_its_item(state: Any, context: Context) -> dict[str, Any]:
+    """Appends its item to `seen`."""
+    return {"seen": [context.item]}
+
+
 def sync_step(state: Any, context: Context) -> dict[str, Any]:
     """Like `step`, in a thread."""
     place = "main" if threading.current_thread() is threading.main_thread() else "a thread"
