@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support import nodes as nodes_module
 from support import state_kinds
 from support.graphs import graph
 from support.memory import MemoryCheckpointer
 from support.runs import stored
-from support.state_kinds import PUT, SEEN
+from support.state_kinds import HOLD, PUT, SEEN
 
+from stargraph.engine._fidelity import difference
 from stargraph.errors import StateError
 from stargraph.graph import Graph, Run
 from stargraph.replay import Overlay
@@ -75,6 +77,52 @@ async def test_an_answer(store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPa
     assert (await run.resume()).status == "done"
     assert SEEN[0].at == AT
     assert (await run.replay()).differences == ()
+
+
+ASKS = {
+    "a node that asks": 'nodes: [{id: ask, kind: interrupt, prompt: "?", into: value}, LOOK]\n',
+    "a child run": "nodes: [{id: sub, kind: subgraph, graph: child.yaml, outputs: {value: state.value}}, LOOK]\n",
+}
+
+
+@pytest.mark.parametrize("asks", ASKS)
+@pytest.mark.parametrize("case", HOLD)
+async def test_an_answer_may_be_what_a_node_may_return(
+    case: str, asks: str, store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    kind, value = HOLD[case]
+    (tmp_path / "child.yaml").write_text(f"id: child\n{HEAD}{ASKS['a node that asks'].replace(', LOOK', '')}")
+    body = ASKS[asks].replace("LOOK", '{id: look, kind: "support.state_kinds:look"}')
+    run = await graph_of(kind, monkeypatch, body, tmp_path).start(
+        checkpointer=store, run_id="r", inputs={"value": value}
+    )
+    (question,) = (await run.start()).questions
+    await run.answer(question, value)
+    summary = await run.resume()
+    assert summary.status == "done", summary.error
+    seen = SEEN[-1]["value"] if isinstance(SEEN[-1], dict) else SEEN[-1].value
+    assert difference(value, seen) is None
+    assert (await run.replay()).differences == ()
+
+
+async def test_a_node_gets_an_answer_as_it_is_stored(
+    store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = await graph_of(state_kinds.Coded, monkeypatch, nodes("asks", "look")).start(checkpointer=store, run_id="r")
+    (question,) = (await run.start()).questions
+    await run.answer(question, AT)
+    assert (await run.resume()).status == "done"
+    assert PUT["answer"] == "2026-01-31T09:00:00Z"
+    assert SEEN[0].at == AT
+
+
+async def test_an_answer_without_a_field_is_json(store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes_module, "before", lambda context: context.interrupt("When?"))
+    run = await graph('nodes: [{id: a, kind: "support.nodes:step"}]').start(checkpointer=store, run_id="r")
+    (question,) = (await run.start()).questions
+    with pytest.raises(StateError, match=r"the answer to .*: a value of type datetime.datetime is not JSON"):
+        await run.answer(question, AT)
+    assert (await run.answer(question, "yes")).questions == ()
 
 
 async def test_an_overlay(store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch) -> None:

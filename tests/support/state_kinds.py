@@ -41,7 +41,7 @@ from pydantic import (
 from pydantic.alias_generators import to_camel
 from typing_extensions import TypedDict
 
-from stargraph.graph import append
+from stargraph.graph import Context, append
 
 PUT: dict[str, Any] = {}
 SEEN: list[Any] = []
@@ -531,6 +531,12 @@ def back(state: Any) -> Any:
     """Returns what it is given."""
     SEEN.append(state)
     return state
+
+
+def asks(state: Any, context: Context) -> dict[str, Any]:
+    """Asks for the field `at`, and keeps the answer."""
+    PUT["answer"] = context.interrupt("When?", into="at")
+    return {"at": PUT["answer"]}
 
 
 class Coded(BaseModel):

@@ -19,7 +19,7 @@ from pydantic.errors import PydanticSchemaGenerationError
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, from_json
 
-from stargraph.checkpoint.values import JsonValue, check_json
+from stargraph.checkpoint.values import JsonValue, check_json, is_json
 from stargraph.engine._class_schema import (
     ClassJsonSchema,
     Schema,
@@ -171,7 +171,7 @@ class StateClass:
             StateError: they do not fit.
         """
         with _faults("inputs"):
-            if _is_json(inputs):
+            if is_json(inputs):
                 return self._adapter.validator.validate_json(orjson.dumps(dict(inputs)), by_alias=True, by_name=True)
             return self._adapter.validator.validate_python(dict(inputs), by_alias=True, by_name=True)
 
@@ -436,11 +436,3 @@ def _is_kind(found: type) -> bool:
 def _is_typed_dict(found: type) -> bool:
     # typing and typing_extensions have one each.
     return issubclass(found, dict) and hasattr(found, "__total__")
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        check_json(value, "")
-    except StateError:
-        return False
-    return True

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, FanOut, Interrupt, JsonValue
+from stargraph.checkpoint.values import check_json, is_json
 from stargraph.engine import Plan, RunLog, StateSpec, answered, cancel_children, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError, StateError
 from stargraph.graph._resume_checks import recorded_definition
@@ -65,7 +66,7 @@ async def respond(
     store: Checkpointer,
     run_id: str,
     interrupt_id: str,
-    value: JsonValue,
+    value: object,
     *,
     plan: Plan | None = None,
     keyring: Keyring | None = None,
@@ -74,7 +75,7 @@ async def respond(
 
     Args:
         interrupt_id: the question.
-        value: the answer.
+        value: the answer: JSON or, with the graph, what the class of the state has for the field that takes it.
         plan: the graph of the run; if None, the types are those that the log recorded.
         keyring: seals and checks.
 
@@ -88,7 +89,12 @@ async def respond(
     check_checkpointer(store, "store")
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
     checked = await check_answer(store, tail, interrupt_id, value, plan=plan, keyring=keyring)
+    return await _record_answer(store, run_id, interrupt_id, checked, keyring)
 
+
+async def _record_answer(
+    store: Checkpointer, run_id: str, interrupt_id: str, checked: JsonValue, keyring: Keyring | None
+) -> Checkpoint:
     def answer(latest: Checkpoint) -> Checkpoint:
         return answer_record(latest, interrupt_id, checked, leaves_to_workers=latest.status == "awaiting_input")
 
@@ -99,7 +105,7 @@ async def check_answer(
     store: Checkpointer,
     tail: Checkpoint,
     interrupt_id: str,
-    value: JsonValue,
+    value: object,
     *,
     plan: Plan | None,
     keyring: Keyring | None,
@@ -124,11 +130,13 @@ async def check_answer(
         # A crash between the two appends leaves the child answered and the parent not.
         if any(question.id == child_question for question in child.interrupts):
             child_plan = None if plan is None else plan.children[interrupt.node]
-            await respond(store, child.run_id, child_question, value, plan=child_plan, keyring=keyring)
-        return value
-    if interrupt.into is None:
+            value = await check_answer(store, child, child_question, value, plan=child_plan, keyring=keyring)
+            await _record_answer(store, child.run_id, child_question, value, keyring)
         return value
     path = f"the answer to {interrupt_id!r}"
+    if interrupt.into is None:
+        check_json(value, path)
+        return value
     if plan is not None:
         return _checked(plan.state, tail, interrupt.into, value, path)
 
@@ -142,11 +150,12 @@ async def check_answer(
     return value if recorded is None else validate_value(recorded["type"], value, path)
 
 
-def _checked(state: StateSpec, tail: Checkpoint, field: str, value: JsonValue, path: str) -> JsonValue:
+def _checked(state: StateSpec, tail: Checkpoint, field: str, value: object, path: str) -> JsonValue:
     """Return an answer as it is recorded, if the field takes it, and the class of the state does as a whole."""
     if state.fields is None:
+        check_json(value, path)
         return value
-    answer = state.fields[field].record(value, path)
+    answer = state.fields[field].record(value, path, from_json=is_json(value))
     # Among branches, it will meet a state that does not exist yet.
     if not any(isinstance(item, FanOut) for item in tail.frontier):
         state.merge(tail.encoded_state(), [state.record({field: answer}, tail, from_json=True)])

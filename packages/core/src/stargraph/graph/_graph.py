@@ -400,7 +400,7 @@ class Graph(Generic[S]):
         return _bootstrapped(checkpointer, lambda: run.resume(accept=accept, wait=wait))
 
     def respond_sync(
-        self, run_id: str, question: Interrupt | str, value: JsonValue, *, checkpointer: Checkpointer
+        self, run_id: str, question: Interrupt | str, value: object, *, checkpointer: Checkpointer
     ) -> RunResult[S]:
         """Answer a question of a run, as `Run.answer` does; `resume_sync` then continues the run.
 

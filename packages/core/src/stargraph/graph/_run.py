@@ -275,12 +275,13 @@ class Run(Generic[S]):
             allow_effects=allow_effects,
         )
 
-    async def answer(self, question: Interrupt | str, value: JsonValue) -> RunResult[S]:
+    async def answer(self, question: Interrupt | str, value: object) -> RunResult[S]:
         """Answer a question of this run; it continues at once if it is being executed, else when it is resumed.
 
         Args:
             question: one of `questions`, or its id.
-            value: the answer; if it does not fit, it is refused, and nothing is recorded.
+            value: the answer: JSON, or what the class of the state has for the field that takes it, such as a date. If
+                it does not fit, it is refused, and nothing is recorded.
 
         Returns:
             Where the run stands then.
@@ -300,7 +301,7 @@ class Run(Generic[S]):
         )
         return self._result(await execution.answer(question_id, checked))
 
-    async def respond(self, interrupt_id: str, value: JsonValue) -> RunResult[S]:
+    async def respond(self, interrupt_id: str, value: object) -> RunResult[S]:
         """Do the same as `answer`.
 
         Args:

@@ -67,6 +67,15 @@ def check_json(value: JsonValue, path: str) -> None:
         raise fault.as_error(path) from None
 
 
+def is_json(value: object) -> bool:
+    """Return whether a value is JSON, so that it can be stored as it is."""
+    try:
+        check_json(value, "")
+    except StateError:
+        return False
+    return True
+
+
 def _check(value: JsonValue, depth: int) -> None:
     kind = type(value)
     if kind is str:
