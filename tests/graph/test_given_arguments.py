@@ -14,7 +14,7 @@ import pytest
 from stargraph.audit import anchor, verify, verify_run
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.errors import CheckpointError, GraphError, StateError
-from stargraph.graph import Graph, GraphBuilder, RunRequest, cancel, pause, respond
+from stargraph.graph import Graph, GraphBuilder, Middleware, RunRequest, cancel, pause, respond
 from stargraph.replay import Overlay, compare_runs, open_fork, replay
 from stargraph.transfer import copy_runs, delete_runs, export_runs, import_runs, move_runs
 from stargraph.worker import Worker
@@ -128,6 +128,20 @@ async def test_metadata_that_is_no_dict_of_texts_is_refused(metadata: Any) -> No
 async def test_an_executor_is_an_executor() -> None:
     with pytest.raises(TypeError, match=r"executor is 5: pass an instance of concurrent\.futures\.Executor"):
         await graph.start(checkpointer=MemoryCheckpointer(), executor=5)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "given", [None, Middleware(), iter([Middleware()]), {Middleware()}], ids=["None", "one", "iterator", "set"]
+)
+async def test_middleware_is_a_list(given: Any) -> None:
+    with pytest.raises(TypeError, match=r"^middleware is .*: give a list of instances of"):
+        await graph.start(checkpointer=MemoryCheckpointer(), middleware=given)
+
+
+@pytest.mark.parametrize("watch", ["2", None, -1, float("nan")], ids=repr)
+async def test_watch_is_a_number_of_seconds(watch: Any) -> None:
+    with pytest.raises(ValueError, match=r"^watch is .*: give seconds"):
+        await graph.start(checkpointer=MemoryCheckpointer(), watch=watch)
 
 
 def test_a_name_is_not_a_node() -> None:

@@ -225,8 +225,10 @@ def check_middleware(middleware: Sequence[Middleware]) -> None:
     """Refuse what is no middleware.
 
     Raises:
-        TypeError: one of them is not.
+        TypeError: one of them is not, or they are not listed: an iterator would be empty once it has been checked.
     """
+    if not isinstance(middleware, Sequence):
+        raise TypeError(f"middleware is {middleware!r:.80}: give a list of instances of stargraph.graph.Middleware")
     for each in middleware:
         if not isinstance(each, Middleware):
             raise TypeError(f"middleware holds {each!r}: pass instances of subclasses of stargraph.graph.Middleware")

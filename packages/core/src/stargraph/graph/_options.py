@@ -16,8 +16,8 @@ class RunOptions:
     """How a run is executed; `Graph.start` says what each option means.
 
     Raises:
-        TypeError: one of `middleware` is not a middleware, or `executor` is not an executor.
-        ValueError: there is no such durability, or `watch` is negative.
+        TypeError: `middleware` is no list of middleware, or `executor` is not an executor.
+        ValueError: there is no such durability, or `watch` is no number of seconds.
     """
 
     durability: Durability = "sync"
@@ -32,8 +32,8 @@ class RunOptions:
             raise TypeError(f"executor is {self.executor!r:.80}: pass an instance of concurrent.futures.Executor")
         if self.durability not in get_args(Durability):
             raise ValueError(f"durability is {self.durability!r}: use one of {', '.join(get_args(Durability))}")
-        if not self.watch >= 0:
-            raise ValueError(f"watch is {self.watch!r}: give seconds, or 0 to look only when a step is written")
+        if not isinstance(self.watch, (int, float)) or not self.watch >= 0:
+            raise ValueError(f"watch is {self.watch!r:.80}: give seconds, or 0 to look only when a step is written")
 
     @cached_property
     def hooks(self) -> Hooks:
