@@ -144,6 +144,53 @@ async def test_watch_is_a_number_of_seconds(watch: Any) -> None:
         await graph.start(checkpointer=MemoryCheckpointer(), watch=watch)
 
 
+RUNS: dict[str, Callable[[MemoryCheckpointer, Any], Any]] = {
+    "copy_runs": lambda store, named: copy_runs(store, MemoryCheckpointer(), run_ids=named),
+    "move_runs": lambda store, named: move_runs(store, MemoryCheckpointer(), named),
+    "delete_runs": delete_runs,
+    "export_runs": lambda store, named: export_runs(store, BytesIO(), run_ids=named),
+    "verify": lambda store, named: verify(store, run_ids=named),
+}
+
+
+@pytest.mark.parametrize("use", RUNS.values(), ids=RUNS)
+async def test_the_letters_of_one_id_are_no_ids(use: Callable[[MemoryCheckpointer, Any], Any]) -> None:
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    for run_id in "ab":
+        await (await graph.start(checkpointer=store, run_id=run_id)).start()
+    with pytest.raises(TypeError, match=r"^run_ids is 'ab': give a list of ids, as in \['ab'\]$"):
+        await use(store, "ab")
+    with pytest.raises(TypeError, match=r"^run_ids holds 5: give ids, which are texts$"):
+        await use(store, ["a", 5])
+    assert {run.run_id for run in await store.list_runs()} == {"a", "b"}
+
+
+@pytest.mark.parametrize("accept", ["graph", ("graphs",), None, 5], ids=repr)
+async def test_what_is_accepted_is_named_in_a_tuple(accept: Any) -> None:
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    run = await graph.start(checkpointer=store, run_id="r")
+    await run.start()
+    uses: tuple[Callable[[], Any], ...] = (
+        lambda: run.resume(accept=accept),
+        lambda: run.check(accept=accept),
+        lambda: run.replay(accept=accept),
+        lambda: run.fork(0, accept=accept),
+    )
+    for use in uses:
+        with pytest.raises(ValueError, match=r"^accept (is|holds) "):
+            await use()
+    with pytest.raises(ValueError, match=r"^accept (is|holds) "):
+        Worker(store, graph, accept=accept)
+
+
+@pytest.mark.parametrize("queues", [[5], ["default", ""], ["a b"]], ids=repr)
+def test_a_worker_takes_no_queue_that_none_can_be(queues: Any) -> None:
+    with pytest.raises(ValueError, match=r"^queues holds .*, which cannot name a queue$"):
+        Worker(MemoryCheckpointer(), graph, queues=queues)
+
+
 def test_a_name_is_not_a_node() -> None:
     builder = GraphBuilder("g")
     with pytest.raises(GraphError) as caught:

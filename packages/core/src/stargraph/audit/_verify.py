@@ -13,7 +13,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import RecordBases
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary, StepRange
 from stargraph.errors import CheckpointCorruptedError
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import as_run_ids, check_checkpointer
 from stargraph.runtime._reading import Progress, Tally, Unreadable, all_runs, each, find_summary, read_latest, steps
 from stargraph.runtime._tree import with_children
 from stargraph.runtime.dispatch import run_not_found_error
@@ -49,7 +49,8 @@ async def verify(
     heads = {} if anchor is None else {head.run_id: head for head in anchor.runs}
     wanted: list[str] | None = None
     if run_ids is not None:
-        wanted = [run_id async for run_id in with_children(store, run_ids, children=children, parent_first=True)]
+        family = with_children(store, as_run_ids(run_ids), children=children, parent_first=True)
+        wanted = [run_id async for run_id in family]
     tally = Tally(progress)
     findings: list[Finding] = []
     notes: list[Note] = []

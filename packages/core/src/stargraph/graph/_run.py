@@ -18,7 +18,7 @@ from stargraph.errors import CheckpointError, CheckpointNotFoundError
 from stargraph.graph._control import CANCEL_GRACE, cancel, check_answer, respond
 from stargraph.graph._execution import Execution
 from stargraph.graph._executor import RunExecutor
-from stargraph.graph._given import as_inputs, as_metadata
+from stargraph.graph._given import as_accepted, as_inputs, as_metadata
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._options import RunOptions
 from stargraph.graph._records import new_run_id
@@ -155,13 +155,14 @@ class Run(Generic[S]):
             CheckpointConflictError: another executor has taken the run over, or is beyond `only_at_step`.
             CheckpointError: `reason` is `not-idle` or `run-ended`, or as the store raises.
         """
+        accepted = as_accepted(accept)
         is_unnamed = self._is_unnamed and run_id is None and self.summary is None
         try:
             with self._executing(
                 self.run_id if run_id is None else run_id, waits_here=wait, as_of=as_of, allow_effects=allow_effects
             ) as executor:
                 tail = await executor.resume(
-                    only_if_idle=only_if_idle, only_at_step=only_at_step, max_resumes=max_resumes, accept=accept
+                    only_if_idle=only_if_idle, only_at_step=only_at_step, max_resumes=max_resumes, accept=accepted
                 )
         except CheckpointNotFoundError as error:
             if is_unnamed:
@@ -187,10 +188,10 @@ class Run(Generic[S]):
         tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
         read_step: ReadStep = partial(dispatch.read_at_step, self._store, self.run_id, keyring=self._keyring)
         if tail.status == "done":
-            await check_done(self._plan, tail, read_step, accept=accept)
+            await check_done(self._plan, tail, read_step, accept=as_accepted(accept))
         else:
             refuse_ended(tail)
-            await carried_over(self._plan, tail, read_step, executor_id=new_executor_id(), accept=accept)
+            await carried_over(self._plan, tail, read_step, executor_id=new_executor_id(), accept=as_accepted(accept))
         return self._result(tail)
 
     async def replay(
@@ -220,7 +221,7 @@ class Run(Generic[S]):
             keyring=self._keyring,
             threads=self._options.executor,
             from_step=from_step,
-            accept_graph="graph" in accept,
+            accept_graph="graph" in as_accepted(accept),
         )
 
     async def fork(
@@ -262,7 +263,7 @@ class Run(Generic[S]):
             overlay,
             run_id=fork_id,
             metadata=metadata,
-            accept_graph=overlay.graph is not None or "graph" in accept,
+            accept_graph=overlay.graph is not None or "graph" in as_accepted(accept),
             keyring=self._keyring,
         )
         return Run(

@@ -9,7 +9,7 @@ from datetime import datetime
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PrunedStart
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import as_run_ids, check_checkpointer
 from stargraph.runtime._reading import Progress, Tally, each
 from stargraph.transfer._reports import Refusal, TransferReport
 from stargraph.transfer._transfer import (
@@ -132,7 +132,7 @@ async def copy_runs(
     """
     check_checkpointer(source, "source")
     check_checkpointer(destination, "destination")
-    named = None if run_ids is None else list(run_ids)
+    named = None if run_ids is None else as_run_ids(run_ids)
     tally = Tally(progress)
 
     async def copy_unit(unit: tuple[str, ...]) -> list[Copied | Refusal]:

@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from stargraph.checkpoint.protocol import Checkpointer, RunDeletion
 from stargraph.errors import CheckpointError
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import as_run_ids, check_checkpointer
 from stargraph.runtime._reading import all_runs
 from stargraph.runtime._tree import with_children
 
@@ -41,7 +41,7 @@ async def delete_runs(
             reason="no-deletion",
             hint="Its driver lacks the capability RunDeletion.",
         )
-    wanted = list(dict.fromkeys(run_ids))
+    wanted = as_run_ids(run_ids)
     if metadata:
         wanted += [
             summary.run_id

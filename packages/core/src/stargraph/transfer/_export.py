@@ -10,7 +10,7 @@ from typing import BinaryIO
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PrunedStart
 from stargraph.errors import CheckpointConflictError
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import as_run_ids, check_checkpointer
 from stargraph.runtime._reading import Progress, Tally
 from stargraph.transfer._lines import LineReader, LineWriter, RunLine
 from stargraph.transfer._reports import Refusal, TransferReport
@@ -61,7 +61,7 @@ async def export_runs(
         StoreUnavailableError: the store cannot be read.
     """
     check_checkpointer(store, "store")
-    named = None if run_ids is None else list(run_ids)
+    named = None if run_ids is None else as_run_ids(run_ids)
     tally = Tally(progress)
     lines = LineWriter(stream)
     lines.header()

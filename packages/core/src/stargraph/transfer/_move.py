@@ -11,7 +11,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer
 from stargraph.errors import CheckpointConflictError
 from stargraph.runtime import dispatch
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import as_run_ids, check_checkpointer
 from stargraph.runtime._reading import Progress, Tally
 from stargraph.runtime._tree import with_children
 from stargraph.transfer._copy import Copied, copy_to_head, survey_copy
@@ -55,7 +55,7 @@ async def move_runs(
     tally = Tally(progress)
     copied: list[Copied] = []
     refused: list[Refusal] = []
-    for root in dict.fromkeys(run_ids):
+    for root in as_run_ids(run_ids):
         unit = [run_id async for run_id in with_children(source, [root], children=children)]
         try:
             for run_id in unit:

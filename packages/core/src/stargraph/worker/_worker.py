@@ -18,6 +18,7 @@ from stargraph.checkpoint.protocol import (
     ProcessInfo,
     RunQueue,
     WorkerInfo,
+    is_queue_name,
 )
 from stargraph.engine import Durability, Middleware
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StargraphError, StoreUnavailableError
@@ -111,6 +112,10 @@ class Worker:
             check_checkpointer(store, "store")  # a class has the methods, too
         if isinstance(queues, str) or not queues:
             raise ValueError(f"queues is {queues!r}: give a tuple of names, as in ('default',)")
+        queues = tuple(queues)
+        for queue in queues:
+            if not is_queue_name(queue):
+                raise ValueError(f"queues holds {queue!r:.80}, which cannot name a queue")
         for name, number, least in (
             ("concurrency", concurrency, 1),
             ("isolate_after", isolate_after, 1),
@@ -129,7 +134,7 @@ class Worker:
         self._source = store if isinstance(store, StoreSource) else None
         self._given = None if isinstance(store, StoreSource) else store
         self._versions = Versions(graphs, accept)
-        self._queues = tuple(queues)
+        self._queues = queues
         self._concurrency = concurrency
         self._silent_after = silent_after
         self._poll = poll
