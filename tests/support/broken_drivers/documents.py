@@ -268,3 +268,41 @@ class RemembersByLength(_Remembers):
 
     def _look(self, facts: os.stat_result) -> int:
         return facts.st_size
+
+
+@broken(slow=("crash.killed_in_upkeep",), importable=True)
+class MovesOldSteps(Documents):
+    """From the ninth step on, old ones lie in another file: out of the one first, and then into the other."""
+
+    def _text(self, run_id: str) -> bytes | None:
+        text = super()._text(run_id)
+        if text is None:
+            return None
+        document = _of(text)
+        try:
+            old = _of(self._old(run_id).read_bytes()).records
+        except FileNotFoundError:
+            old = {}
+        if not document.deleted:
+            document.records = old | document.records
+        return document.text()
+
+    def _replace(self, run_id: str, document: Document, mark: Callable[[str], Any], seen: Any) -> bool:
+        if not super()._replace(run_id, document, mark, seen):
+            return False
+        steps = sorted(document.records)
+        if len(steps) > 8:
+            new = {step: document.records[step] for step in steps[-4:]}
+            self._put(self._file(run_id), Document(new, document.floor))
+            self._put(self._old(run_id), Document({step: document.records[step] for step in steps[:-4]}))
+        else:
+            self._old(run_id).unlink(missing_ok=True)
+        return True
+
+    def _old(self, run_id: str) -> Path:
+        return self._folder / f"{run_id}.old"
+
+    def _put(self, file: Path, document: Document) -> None:
+        unfinished = file.with_suffix(".new")
+        unfinished.write_bytes(document.text())
+        unfinished.rename(file)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,17 @@ def files_of(store: Path) -> Iterator[Path]:
         yield path
         if path.is_dir():
             yield from sorted(path.rglob("*"))
+
+
+def looks_of(location: str) -> dict[Path, tuple[int, int, int]]:
+    """Return what tells each file of a store from what it was before; nothing if the location is no path."""
+    looks: dict[Path, tuple[int, int, int]] = {}
+    for file in files_of(Path(location)) if Path(location).is_absolute() else ():
+        with contextlib.suppress(OSError):  # gone meanwhile
+            facts = file.stat()
+            if not stat.S_ISDIR(facts.st_mode):
+                looks[file] = (facts.st_ino, facts.st_size, facts.st_mtime_ns)
+    return looks
 
 
 class StandingFileTimes:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Final
 
 from stargraph.checkpoint.conformance._checks.queues import offers_at_last
 from stargraph.checkpoint.conformance._compare import same, same_runs, show
 from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, together
+from stargraph.checkpoint.conformance._files import looks_of
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._processes import Child
@@ -26,6 +28,12 @@ _LARGE: Final = 3_000_000
 
 _LARGE_MOMENTS: Final = 6
 """At how many moments of a large write a process is killed."""
+
+_UPKEEP_STEPS: Final = 40
+"""In a run of how many steps a write that tidies up is looked for."""
+
+_UPKEEP_MOMENTS: Final = 12
+"""At how many moments of such a write a process is killed."""
 
 _BESIDE_MOMENTS: Final = 8
 """At how many moments of each call that stores no step a process is killed."""
@@ -207,6 +215,60 @@ async def killed_in_write(kit: Kit) -> None:
 
 
 @group.check(
+    "killed_in_upkeep",
+    "A process that is killed inside the write that touches more of the store's files than others, between any two "
+    "lines that change the store, leaves the whole step or none of it and all the steps before, and the run goes on.",
+    contract="rule.10, read.2, capability.5",
+    usual_cause="Now and then old records are moved, merged or rewritten, and they leave one file "
+    "before they are in the other.",
+    needs=("crash.killed_in_write",),
+    processes=True,
+    deadline=120,
+)
+async def killed_in_upkeep(kit: Kit) -> None:
+    before = await _steps_before_upkeep(kit)
+    if before is None:
+        return
+    stage = await Stage.open(kit)
+    stage.elsewhere(await _written(kit, chain(length=before)))
+    moments = await stage.moments("write", run_id="run")
+    for moment in moments[:_UPKEEP_MOMENTS]:  # those that change the store come first
+        steps = chain(length=before)
+        stage.elsewhere(location := await _written(kit, steps))
+        played = await stage.kill_at(moment, "write", run_id="run")
+        what = f"a process was killed at {moment}, inside a write of step {before}, which tidies up"
+        await _goes_on(kit, "run", steps, played, what, location)
+
+
+async def _steps_before_upkeep(kit: Kit) -> int | None:
+    """Write a run, and return how many steps came before the write that touched most files; None if none did."""
+    location = await kit.fresh_location()
+    if not Path(location).is_absolute():
+        return None
+    handle = await kit.open(location)
+    touched, looks = [], looks_of(location)
+    for checkpoint in chain(length=_UPKEEP_STEPS):
+        await handle.write(checkpoint)
+        now = looks_of(location)
+        touched.append(sum(looks.get(file) != now.get(file) for file in looks.keys() | now.keys()))
+        looks = now
+    await handle.release()
+    # The first two make what every run has.
+    usual, most = sorted(touched[2:])[len(touched) // 8], max(touched[2:])
+    return touched.index(most, 2) if most > usual else None
+
+
+async def _written(kit: Kit, steps: list[Checkpoint]) -> str:
+    """Write a run to a new store, and return its location."""
+    location = await kit.fresh_location()
+    handle = await kit.open(location)
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    await handle.release()
+    return location
+
+
+@group.check(
     "killed_in_large_write",
     "A process that is killed inside a write of 3 MB, between any two lines that change the store, leaves the whole "
     "step or none of it, and the run goes on from there.",
@@ -230,9 +292,11 @@ async def killed_in_large_write(kit: Kit) -> None:
         await _goes_on(kit, run_id, steps, played, f"a process was killed at {moment}, inside a write of 3 MB")
 
 
-async def _goes_on(kit: Kit, run_id: str, steps: list[Checkpoint], played: Played, what: str) -> None:
+async def _goes_on(
+    kit: Kit, run_id: str, steps: list[Checkpoint], played: Played, what: str, location: str | None = None
+) -> None:
     """Expect that a run has the steps from before the kill, and then a prefix of those that were being written."""
-    newcomer = await kit.open()
+    newcomer = await kit.open(location)
     try:
         last = await _whole(newcomer, run_id)
     except CheckpointError as error:
