@@ -103,14 +103,26 @@ def test_the_catalogue_and_one_check_of_it(tmp_path: Path) -> None:
         (("run", "no_such:target"), "cannot be imported"),
         (("run", REFERENCE, "--only", "nonsense"), "no check fits 'nonsense'"),
         (("run", "--explain", "nonsense"), "no check has the id 'nonsense'"),
+        (("run", "a:b:target"), "the target 'a:b:target' cannot be imported"),
         (("run", REFERENCE, "--json", "no/such/folder/r.json"), "cannot be written to no/such/folder/r.json"),
+        (("run", REFERENCE, "--json", "r", "--badge", "./r"), "two reports would go to ./r"),
+        (("run", REFERENCE, "--json", "-", "--junit", "-"), "two reports would go to stdout"),
+        (("run", REFERENCE, "--keep", "file"), "no stores can be kept in file: "),
+        (("run", REFERENCE, "--keep", "file/folder"), "no stores can be kept in file/folder: Not a directory"),
     ],
 )
 def test_a_call_that_makes_no_sense(arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
     done = conformance(*arguments, folder=tmp_path)
     assert done.returncode == 3
     assert expected in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_call_that_fails_leaves_no_report_behind(tmp_path: Path) -> None:
+    options = ("--json", "report.json", "--certificate", "certificate.json", "--keep", "kept/stores")
+    assert conformance("run", "no_such:target", *options, folder=tmp_path).returncode == 3
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_the_version(tmp_path: Path) -> None:

@@ -354,6 +354,14 @@ def test_what_is_changed_in_an_outage_may_show_in_it() -> None:
     assert found.verdict == "pass", found.explained()
 
 
+def test_a_store_that_cannot_be_kept_hides_no_violation(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    target = "support.broken_drivers.database:InsertOrReplaceInSql"
+    found = verdict_of(run(target, only=["steps.gap_refused"], keep=tmp_path / "file"), "steps.gap_refused")
+    assert found.verdict == "fail"
+    assert f"its store could not be kept in {tmp_path / 'file'}: NotADirectoryError" in found.details
+
+
 @pytest.mark.parametrize("keep", [True, False])
 def test_the_store_of_a_failing_check_is_kept_if_asked_for(keep: bool, tmp_path: Path) -> None:
     folder = tmp_path / "kept"

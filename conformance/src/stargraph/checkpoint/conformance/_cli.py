@@ -93,7 +93,7 @@ def run_command(
     130 ctrl-C, 143 SIGTERM.
     """
     to_stdout = "-" in (json_file, junit, markdown, badge, certificate)
-    console = Console(stderr=to_stdout, soft_wrap=True, highlight=False)
+    console = Console(stderr=to_stdout, soft_wrap=True, highlight=False, emoji=False)
     try:
         if explain is not None:
             check = find(explain)
@@ -106,15 +106,16 @@ def run_command(
             return
         if target is None:
             raise HarnessError("name the driver under test, as package.module:name")
+        _ensure_apart([each for each in (json_file, junit, markdown, badge, certificate) if each is not None])
         for destination in {json_file, junit, markdown, badge, certificate} - {None, "-"}:
             _ensure_writable(str(destination))
+        if keep is not None:
+            _ensure_folder(keep)
         if certificate is not None:
             parse_key(os.environ.get(KEY_VARIABLE, ""))
-        report, interrupted = _with_progress(target, tuple(only or ()), quick, seed, deadline, keep, jobs)
+        report = _with_progress(target, tuple(only or ()), quick, seed, deadline, keep, jobs)
     except HarnessError as error:
-        Console(stderr=True, soft_wrap=True, highlight=False).print(
-            f"error: {_shown(str(error))}", style="red", markup=False
-        )
+        typer.secho(f"error: {_shown(str(error))}", fg="red", err=True)
         raise typer.Exit(3) from error
     show_report(report, console)
     forms: tuple[tuple[str | None, Callable[[Report], str]], ...] = (
@@ -122,23 +123,49 @@ def run_command(
         (junit, to_junit),
         (markdown, to_markdown),
     )
-    if interrupted is None:
+    if report.interrupted is None:
         forms += ((badge, to_badge), (certificate, _to_certificate))
     for destination, form in forms:
         if destination == "-":
             sys.stdout.write(form(report))
         elif destination is not None:
             Path(destination).write_text(form(report), encoding="utf-8")
-    _leave(report.exit_code if interrupted is None else interrupted)
+    _leave(report.exit_code)
+
+
+def _ensure_apart(destinations: list[str]) -> None:
+    """Refuse two reports in one place, where the second one would replace the first."""
+    places = [each if each == "-" else os.path.realpath(each) for each in destinations]
+    for number, destination in enumerate(destinations):
+        if places[number] in places[:number]:
+            where = "stdout" if destination == "-" else destination
+            raise HarnessError(f"two reports would go to {where}: give each one a file of its own")
 
 
 def _ensure_writable(destination: str) -> None:
-    """Find out before the checks are run, not after, that a report cannot be written."""
+    """Find out before the checks are run, not after, that a report cannot be written; leave no file behind."""
+    file = Path(destination)
+    known = file.exists()
     try:
-        with Path(destination).open("a", encoding="utf-8"):
-            return
+        with file.open("a", encoding="utf-8"):
+            pass
+        if not known:
+            file.unlink()
     except OSError as error:
         raise HarnessError(f"the report cannot be written to {destination}: {error.strerror}") from error
+
+
+def _ensure_folder(folder: Path) -> None:
+    """Find out before the checks are run that no store can be kept in a folder; leave nothing behind."""
+    try:
+        made = [each for each in (folder, *folder.parents) if not each.exists()]
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        for each in made:
+            each.rmdir()
+    except OSError as error:
+        raise HarnessError(f"no stores can be kept in {folder}: {error.strerror}") from error
 
 
 def _to_json_text(report: Report) -> str:
@@ -229,7 +256,7 @@ def compare_command(
 ) -> None:
     """Show which checks changed their verdict from one report to another.
 
-    Exit codes: 0 none got worse, 1 some did.
+    Exit codes: 0 none got worse, 1 some did, 3 one of the files is no report.
     """
     try:
         found = list(changes(_verdicts(old), _verdicts(new)))
@@ -243,11 +270,11 @@ def compare_command(
 
 def _with_progress(
     target: str, only: tuple[str, ...], quick: bool, seed: int | None, deadline: float, keep: Path | None, jobs: int
-) -> tuple[Report, int | None]:
-    """Run the checks; return the report, and the exit code if something interrupted them."""
+) -> Report:
+    """Run the checks; return the report, also if something interrupted them."""
     chosen = select(only, quick=quick)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    errors = Console(stderr=True)
+    errors = Console(stderr=True, emoji=False)
     with (
         _hypothesis_elsewhere(),
         Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress,
@@ -261,10 +288,10 @@ def _with_progress(
         try:
             run_checks(session, chosen, jobs=jobs, progress=advance)
         except KeyboardInterrupt:
-            return session.report(interrupted=True), 130
+            return session.report(interrupted=130)
         except SystemExit as terminated:
-            return session.report(interrupted=True), terminated.code if isinstance(terminated.code, int) else 1
-        return session.report(), None
+            return session.report(interrupted=terminated.code if isinstance(terminated.code, int) else 1)
+        return session.report()
 
 
 @contextmanager

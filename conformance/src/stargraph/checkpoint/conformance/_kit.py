@@ -84,6 +84,7 @@ class Kit:
         self.location = ""
         self.log = log or DriverCalls()
         self.measurements: list[tuple[str, float, str]] = []
+        self.unkept = ""
         self._check_id = check_id
         self._stack = AsyncExitStack()
         self._locations: list[str] = []
@@ -100,7 +101,10 @@ class Kit:
         try:
             await self._end_children()
             if error is not None and self.surroundings.keep is not None:
-                self._keep(self.surroundings.keep)
+                try:
+                    self._keep(self.surroundings.keep)
+                except OSError as failure:  # what the check found is worth more than its store
+                    self.unkept = f"its store could not be kept in {self.surroundings.keep}: {error_line(failure)}"
         finally:
             await self._close(error)
 

@@ -78,7 +78,9 @@ def _ending(report: Report) -> str:
     catalogue = sum(not check.advisory for check in report.catalogue)
     colour = {"full": "green", "core": "green", "partial": "yellow", "none": "red"}[report.level]
     outcome = (
-        "[bold yellow]interrupted[/], no level" if report.interrupted else f"level [bold {colour}]{report.level}[/]"
+        "[bold yellow]interrupted[/], no level"
+        if report.interrupted is not None
+        else f"level [bold {colour}]{report.level}[/]"
     )
     return (
         f"\n{escape(report.driver)}{escape(_versions(report))}\n"
@@ -151,7 +153,7 @@ def to_junit(report: Report) -> str:
     )
     properties = ET.SubElement(suite, "properties")
     facts = {"kit": kit_version(), "driver": report.driver, "level": report.level, "seed": str(report.seed)}
-    if report.interrupted:
+    if report.interrupted is not None:
         facts["interrupted"] = "true"
     for name, value in (facts | report.environment).items():
         ET.SubElement(properties, "property", name=name, value=value)
@@ -181,7 +183,7 @@ def to_markdown(report: Report) -> str:
         f"# Conformance of `{report.target}`",
         "",
         (
-            f"{'**Interrupted**, no level' if report.interrupted else f'Level **{report.level}**'}:"
+            f"{'**Interrupted**, no level' if report.interrupted is not None else f'Level **{report.level}**'}:"
             f" {report.count('pass')} of"
             f" {sum(not check.advisory for check in report.catalogue)} checks passed,"
             f" {report.count('fail')} violations."

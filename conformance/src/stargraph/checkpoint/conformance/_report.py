@@ -78,7 +78,8 @@ class Report:
         options: what the run was asked for.
         capabilities: what the driver declares beside the required methods.
         versions: of the driver and its server, as the target declares them.
-        interrupted: the run was ended before all the checks that it was to execute; the level is at most partial.
+        interrupted: the exit code of a run that was ended before all the checks that it was to execute; the level is
+            at most partial then. None if it was not.
     """
 
     target: str
@@ -91,7 +92,7 @@ class Report:
     options: dict[str, Any] = field(default_factory=dict)
     capabilities: tuple[str, ...] = ()
     versions: dict[str, str] = field(default_factory=dict)
-    interrupted: bool = False
+    interrupted: int | None = None
 
     def count(self, *verdicts: Verdict) -> int:
         """How many checks that count ended with one of these."""
@@ -104,7 +105,7 @@ class Report:
         counted = [check for check in self.catalogue if not check.advisory]
         if self.count("fail", "error") or not self.count("pass"):
             return "none"
-        if self.interrupted or any(verdicts.get(check.id) != "pass" for check in counted if check.required):
+        if self.interrupted is not None or any(verdicts.get(check.id) != "pass" for check in counted if check.required):
             return "partial"
         # What only workers need may be left out as a whole.
         due = [check for check in counted if check.capability not in FLEET or verdicts.get(check.id) != "skip"]
@@ -115,7 +116,12 @@ class Report:
 
     @property
     def exit_code(self) -> int:
-        """0 conformant, 1 violations, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed."""
+        """0 conformant, 1 violations, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed.
+
+        Of a run that was interrupted it is 130 (ctrl-C) or 143 (SIGTERM).
+        """
+        if self.interrupted is not None:
+            return self.interrupted
         if self.count("fail"):
             return 1
         if self.count("error"):
@@ -134,7 +140,7 @@ class Report:
             "versions": self.versions,
             "capabilities": list(self.capabilities),
             "options": self.options,
-            "interrupted": self.interrupted,
+            "interrupted": self.interrupted is not None,
             "level": self.level,
             "exit_code": self.exit_code,
             "seed": self.seed,

@@ -200,13 +200,13 @@ class Session:
             except Exception as error:
                 raise HarnessError(f"the target could not tell its versions: {error_line(error)}") from error
 
-    def report(self, *, interrupted: bool = False) -> Report:
+    def report(self, *, interrupted: int | None = None) -> Report:
         """The report of what was run so far.
 
         Args:
-            interrupted: checks are left that were to be run.
+            interrupted: the exit code if checks are left that were to be run; None if all of them were.
         """
-        if not interrupted:
+        if interrupted is None:
             self.prepare()
         order = {check.id: place for place, check in enumerate(catalogue())}
         return Report(
@@ -312,7 +312,7 @@ class Session:
             check,
             outcome.verdict,
             outcome.message,
-            outcome.details,
+            "\n".join(filter(None, (outcome.details, kit.unkept))),
             time.perf_counter() - started,
             tuple(kit.measurements),
         )
