@@ -265,26 +265,27 @@ class MariaDBCheckpointer(TimelineMethods):
 
     async def _timeline_page(self, run_id: str, first: int, last: int, limit: int) -> tuple[list[StepSummary], bool]:
         most = min(limit, _ROWS)
-        floor, latest = await self._ends(run_id)
-        known = {step for (step,) in await self._fetch(STEPS, run_id)}
-        steps = [step for step in sorted(known | set(range(floor, latest + 1))) if first <= step <= last][:most]
-        if not steps:
-            return [], False
-        # With the step before the first one, a row tells what its step changed.
-        found = await self._beginnings(run_id, (steps[0] - 1, *steps), PREFIX_BYTES)
-        for step in steps:
-            if step not in found:
-                await self.read_at_step(run_id, step)  # raises, unless it was pruned meanwhile
+        whole: dict[int, tuple[int, bytes]] = {}
         while True:
+            floor, latest = await self._ends(run_id)
+            known = {step for (step,) in await self._fetch(STEPS, run_id)}
+            steps = [step for step in sorted(known | set(range(floor, latest + 1))) if first <= step <= last][:most]
+            if not steps:
+                return [], False
+            # With the step before the first one, a row tells what its step changed.
+            found = await self._beginnings(run_id, (steps[0] - 1, *steps), PREFIX_BYTES) | whole
+            for step in steps:
+                if step not in found:
+                    await self.read_at_step(run_id, step)  # raises if it is lost
+            if not found.keys() >= set(steps):
+                continue  # a prune came in between, and the run may have gone on: look again
             records = {step: record for step, (_, record) in found.items()}
             sizes = {step: size for step, (size, _) in found.items()}
-            rows = [step for step in steps if step in found]
-            summarize = partial(self._codec.summarize, records, run_id=run_id, steps=rows, sizes=sizes)
+            summarize = partial(self._codec.summarize, records, run_id=run_id, steps=steps, sizes=sizes)
             try:
                 return await self._threads.run(summarize, large=large_to_decode(records.values())), len(steps) == most
-            except RecordCutError as cut:  # its event is larger than that: read all of it, if it is still there
-                del found[cut.step]
-                found |= await self._beginnings(run_id, (cut.step,), _PACKET)
+            except RecordCutError as cut:  # its event is larger than that
+                whole |= await self._beginnings(run_id, (cut.step,), _PACKET)
 
     async def _beginnings(self, run_id: str, steps: tuple[int, ...], most: int) -> dict[int, tuple[int, bytes]]:
         """Return the length and the first bytes of records."""

@@ -322,25 +322,28 @@ class ValkeyCheckpointer(TimelineMethods):
 
     async def _timeline_page(self, run_id: str, first: int, last: int, limit: int) -> tuple[list[StepSummary], bool]:
         most = min(limit, _ROWS)
-        floor, latest, stored = await self._run(STEPS, run_id)
-        known = set(map(int, stored))
-        steps = [step for step in sorted(known | {*range(int(floor), int(latest) + 1)}) if first <= step <= last][:most]
-        # With the step before the first one, a row tells what its step changed.
-        before = known & {step - 1 for step in steps[:1]}
-        floor, latest, found = await self._beginnings(run_id, [*before, *steps], PREFIX_BYTES)
-        for step in steps:
-            if step not in found and floor <= step <= latest:
-                raise missing_step_error(run_id, step)
+        whole: dict[int, tuple[int, bytes]] = {}
         while True:
+            floor, latest, stored = await self._run(STEPS, run_id)
+            known = set(map(int, stored))
+            due = sorted(known | {*range(int(floor), int(latest) + 1)})
+            steps = [step for step in due if first <= step <= last][:most]
+            # With the step before the first one, a row tells what its step changed.
+            before = known & {step - 1 for step in steps[:1]}
+            floor, latest, found = await self._beginnings(run_id, [*before, *steps], PREFIX_BYTES)
+            found |= whole
+            for step in steps:
+                if step not in found and floor <= step <= latest:
+                    raise missing_step_error(run_id, step)
+            if not found.keys() >= set(steps):
+                continue  # a prune came in between, and the run may have gone on: look again
             records = {step: record for step, (_, record) in found.items()}
             sizes = {step: size for step, (size, _) in found.items()}
-            rows = [step for step in steps if step in found]
-            summarize = partial(self._codec.summarize, records, run_id=run_id, steps=rows, sizes=sizes)
+            summarize = partial(self._codec.summarize, records, run_id=run_id, steps=steps, sizes=sizes)
             try:
                 return await self._threads.run(summarize, large=large_to_decode(records.values())), len(steps) == most
-            except RecordCutError as cut:  # its event is larger than that: read all of it, if it is still there
-                del found[cut.step]
-                found |= (await self._beginnings(run_id, [cut.step], -1))[2]
+            except RecordCutError as cut:  # its event is larger than that
+                whole |= (await self._beginnings(run_id, [cut.step], -1))[2]
 
     async def _beginnings(
         self, run_id: str, steps: Sequence[int], most: int
