@@ -72,6 +72,42 @@ def test_a_driver_that_ends_its_process_takes_no_other_check_with_it(
     assert found.keys() > {"steps.append_and_read", "bootstrap.methods"}
 
 
+HOLDS_THE_GIL = DEADLY.format(run="run", deed="__import__('ctypes').PyDLL(None).sleep(600)")
+
+
+def test_a_call_that_waits_and_holds_the_gil_fails_its_check(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "holding_target.py").write_text(HOLDS_THE_GIL)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("stargraph.checkpoint.conformance._jobs.STANDSTILL", 15)
+    report = run("holding_target:target", only=["steps.append_and_read", "bootstrap.methods"], jobs=2)
+    found = {result.check.id: result for result in report.results}
+    assert found["steps.append_and_read"].verdict == "fail"
+    assert "holds the GIL" in found["steps.append_and_read"].message
+    assert found["bootstrap.methods"].verdict == "pass"
+    assert "holding_target.py" in capfd.readouterr().err
+
+
+def test_one_process_tells_where_it_stands_still(tmp_path: Path) -> None:
+    (tmp_path / "holding_target.py").write_text(HOLDS_THE_GIL)
+    program = "from stargraph.checkpoint.conformance import _cli; _cli.STANDSTILL = 2; _cli.main()"
+    errors = tmp_path / "errors"
+    with errors.open("w") as stderr:
+        process = subprocess.Popen(
+            [sys.executable, "-c", program, "run", "holding_target:target", "--only", "steps.append_and_read"],
+            cwd=tmp_path,
+            stdout=subprocess.DEVNULL,
+            stderr=stderr,
+        )
+    deadline = time.monotonic() + 60
+    while "holding_target.py" not in errors.read_text() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.kill()
+    process.wait()
+    assert "holding_target.py" in errors.read_text()
+
+
 def test_a_check_that_cannot_be_ended_leaves_its_process_behind(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

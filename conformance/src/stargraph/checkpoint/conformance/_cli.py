@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import faulthandler
 import json
 import os
 import sys
@@ -20,7 +21,7 @@ from stargraph.checkpoint.conformance._catalogue import catalogue, find
 from stargraph.checkpoint.conformance._certificate import KEY_VARIABLE, make_key, parse_key, sign, verify
 from stargraph.checkpoint.conformance._changes import changes, verdicts
 from stargraph.checkpoint.conformance._expect import HarnessError
-from stargraph.checkpoint.conformance._jobs import exit_when_terminated
+from stargraph.checkpoint.conformance._jobs import STANDSTILL, exit_when_terminated
 from stargraph.checkpoint.conformance._render import (
     show_catalogue,
     show_check,
@@ -276,6 +277,7 @@ def _with_progress(
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     errors = Console(stderr=True, emoji=False)
     with (
+        _stacks_of_a_standstill(),
         _hypothesis_elsewhere(),
         Progress(*columns, console=errors, transient=True, disable=not errors.is_terminal) as progress,
         Session(target, drawn(seed), deadline, thorough=not quick, keep=keep) as session,
@@ -292,6 +294,33 @@ def _with_progress(
         except SystemExit as terminated:
             return session.report(interrupted=terminated.code if isinstance(terminated.code, int) else 1)
         return session.report()
+
+
+@contextmanager
+def _stacks_of_a_standstill() -> Iterator[None]:
+    """Tell on stderr what each thread does if the interpreter stands still: a call that waits and holds the GIL.
+
+    Nothing in this process can end that call, or the process. With --jobs, another process can.
+    """
+    ended, stderr = threading.Event(), sys.__stderr__
+    if stderr is None:
+        yield
+        return
+
+    def postpone() -> None:
+        while True:
+            faulthandler.dump_traceback_later(STANDSTILL, file=stderr)
+            if ended.wait(1):
+                return
+
+    thread = threading.Thread(target=postpone, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+        faulthandler.cancel_dump_traceback_later()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from types import FrameType
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, Self
 
 from stargraph.checkpoint.conformance._catalogue import catalogue
 from stargraph.checkpoint.conformance._expect import HarnessError
@@ -21,6 +21,9 @@ from stargraph.checkpoint.conformance._report import Result
 from stargraph.checkpoint.conformance._runner import INTERRUPTED, Session
 
 _ARGUMENTS: Final = ("spec", "seed", "deadline", "thorough", "patience")
+
+STANDSTILL: Final = 60
+"""Seconds without a word from a process until it counts as one that stands still. A busy machine delays words too."""
 
 _POLL: Final = 0.25
 """Seconds between looks at whether ctrl-C was pressed, which interrupts no longer wait on Windows."""
@@ -142,6 +145,47 @@ def _with_needed(checks: Iterable[Check]) -> list[Check]:
     return [check for check in catalogue() if check.id in wanted]
 
 
+_STOOD_STILL: Final = (
+    "the interpreter stood still: a call of the driver waits and holds the GIL meanwhile, so that nothing else in its "
+    "process runs, not even a timeout; stderr tells what each thread was doing"
+)
+
+
+class _Watch:
+    """Ends a process that does not say a word while it is asked something."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+        self._word = threading.Event()
+        self._ended = False
+        self._thread = threading.Thread(target=self._look, daemon=True)
+        self.stood_still = False
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended = True
+        self._word.set()
+        self._thread.join()
+
+    def heard(self) -> None:
+        """Take note of a word."""
+        self._word.set()
+
+    def _look(self) -> None:
+        # Seconds are counted one by one: of those in which both processes were stopped (ctrl-Z) only one counts.
+        silent = 0
+        while not self._ended and silent < STANDSTILL:
+            silent = 0 if self._word.wait(1) else silent + 1
+            self._word.clear()
+        if not self._ended:
+            self.stood_still = True
+            # SIGTERM waits for the interpreter; this does not, and tells where it stands.
+            self._process.send_signal(signal.SIGABRT if sys.platform != "win32" else signal.SIGTERM)
+
+
 class _Job:
     """One process, started at its first check, and again after one that it had to leave behind."""
 
@@ -150,6 +194,7 @@ class _Job:
         order |= {"keep": session.keep and str(session.keep), "path": sys.path}
         self._order = json.dumps(order)
         self._process: subprocess.Popen[str] | None = None
+        self._is_new = True
         self._lock = threading.Lock()
         self._terminated = False
 
@@ -162,9 +207,16 @@ class _Job:
         with suppress(BrokenPipeError):
             process.stdin.write(json.dumps({"check": check.id, "needed": known}) + "\n")
             process.stdin.flush()
-        line = process.stdout.readline()
+        if self._is_new:
+            process.stdout.readline()  # its first word: from now on it beats
+            self._is_new = False
+        with _Watch(process) as watch:
+            while (line := process.stdout.readline()) == "\n":
+                watch.heard()
         if not line.endswith("\n"):
             self.end()
+            if watch.stood_still:
+                return Result(check, "fail", _STOOD_STILL)
             return Result(check, "error", f"the process that ran it died with exit code {process.returncode}")
         answer: dict[str, Any] = json.loads(line)
         if answer.pop("last"):
@@ -190,6 +242,7 @@ class _Job:
                     )
                 except OSError as error:
                     raise HarnessError(f"no process could be started: {error}") from error
+                self._is_new = True
             return self._process
 
     def terminate(self) -> None:

@@ -298,7 +298,8 @@ async def _exact(handle: Handle, checkpoint: Checkpoint, what: str) -> None:
     "A store of which a file is damaged at its beginning is refused, or reads exactly; it is not taken for an empty "
     "one, nothing is written over it, and once the file is put back all is there.",
     contract="bootstrap.11, read.6",
-    usual_cause="A header that cannot be read counts as that of a new store, which bootstrap() then makes.",
+    usual_cause="A header that cannot be read counts as that of a new store, which bootstrap() then makes; or, without "
+    "close(), the process reads from files that it still has open.",
     needs=("list_runs.newest_first",),
 )
 async def damaged_files(kit: Kit) -> None:
