@@ -316,7 +316,8 @@ class MariaDBCheckpointer(TimelineMethods):
         self._lifecycle.ensure_open()
         check_limit(limit)
         bound = None if below is None else _bytes(below)
-        rows = await self._fetch(STEP_KEYS, run_id, bound, bound, limit) if is_run_id(run_id) else ()
+        most = min(limit, 2**62)  # a statement takes 64 bits, and a limit may be any integer
+        rows = await self._fetch(STEP_KEYS, run_id, bound, bound, most) if is_run_id(run_id) else ()
         return [StepKey(key.decode(), step) for key, step in rows]
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
