@@ -23,7 +23,7 @@ from stargraph.checkpoint.conformance._runner import INTERRUPTED, Session
 _ARGUMENTS: Final = ("spec", "seed", "deadline", "thorough", "patience")
 
 STANDSTILL: Final = 60
-"""Seconds without a word from a process until it counts as one that stands still. A busy machine delays words too."""
+"""Seconds that a process is silent until it counts as one that stands still. A busy machine may be silent for some."""
 
 _POLL: Final = 0.25
 """Seconds between looks at whether ctrl-C was pressed, which interrupts no longer wait on Windows."""
