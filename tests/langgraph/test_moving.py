@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import sqlite3
 import sys
 import uuid
@@ -14,11 +15,13 @@ from typing import Any
 
 import asyncpg
 import pytest
+from langchain_core.messages import HumanMessage
 from langgraph.checkpoint.base import empty_checkpoint
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.postgres.aio import AsyncPostgresSaver
 from langgraph.checkpoint.serde.encrypted import EncryptedSerializer
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.checkpoint.sqlite.aio import AsyncSqliteSaver
 from langgraph.types import Command
 from psycopg.rows import dict_row
@@ -217,6 +220,35 @@ async def test_a_command_moves_values_whose_classes_it_cannot_import(
             assert repr(sorted(found.pending_writes)) == repr([("task", "__error__", values), ("task", "a", values[1])])
 
 
+async def test_a_command_moves_a_checkpoint_in_the_form_of_old_versions(tmp_path: Path) -> None:
+    constructor = {"lc": 1, "type": "constructor", "id": ["langchain", "schema", "messages", "HumanMessage"]}
+    old: Any = {**empty_checkpoint(), "channel_values": {"m": [{**constructor, "kwargs": {"content": "hi"}}], "n": 1}}
+    old["channel_versions"] = dict.fromkeys(old["channel_values"], f"{1:032}.5")
+    theirs, ours, back = (str(tmp_path / each) for each in ("theirs.sqlite", "ours.sqlite", "back.sqlite"))
+    async with AsyncSqliteSaver.from_conn_string(theirs) as saver:
+        await saver.setup()
+        row = ("t", "", old["id"], None, "json", json.dumps(old).encode(), b"{}")
+        await saver.conn.execute("INSERT INTO checkpoints VALUES (?, ?, ?, ?, ?, ?, ?)", row)
+        await saver.conn.commit()
+        expected: Any = await saver.aget_tuple(place_of("t"))
+    assert expected.checkpoint["channel_values"] == {"m": [HumanMessage("hi")], "n": 1}
+    for words in (("import", theirs, ours), ("export", ours, back)):
+        done = await call(*words)
+        assert done.exit_code == 0, done.output
+    async with StargraphSaver.from_url(ours) as one, AsyncSqliteSaver.from_conn_string(back) as two:
+        for reader in (one, two):
+            found: Any = await reader.aget_tuple(place_of("t"))
+            assert found.checkpoint == expected.checkpoint
+
+
+def test_the_serializer_of_a_move_says_what_is_a_snapshot_of_a_delta_channel() -> None:
+    for value in (_DeltaSnapshot([1]), {"inside": _DeltaSnapshot([1, b"b"])}):
+        typed = JsonPlusSerializer().dumps_typed(value)
+        loaded = OpaqueSerializer().loads_typed(typed)
+        assert isinstance(loaded["inside"] if isinstance(loaded, dict) else loaded, _DeltaSnapshot)
+        assert OpaqueSerializer().dumps_typed(loaded) == typed
+
+
 @pytest.mark.parametrize("value", VALUES, ids=lambda value: repr(value)[:40])
 def test_the_serializer_of_a_move_writes_what_it_has_read(value: Any) -> None:
     theirs, serializer = JsonPlusSerializer(), OpaqueSerializer()
@@ -373,6 +405,12 @@ async def test_threads_move_from_their_database_and_back(postgres: str, tmp_path
     assert done.exit_code == 0, done.output
     async with AsyncPostgresSaver.from_conn_string(theirs) as saver:
         assert comparable(await history(approval(saver), config())) == expected
+    async with StargraphSaver.from_url(str(tmp_path / "snapshots.sqlite")) as ours:
+        await put_values(ours, [_DeltaSnapshot([1]), 1])
+    done = await call("export", tmp_path / "snapshots.sqlite", theirs)
+    assert done.exit_code == 0, done.output
+    stored = f"SELECT checkpoint->'channel_values'->>'b' FROM {schema}.checkpoints WHERE thread_id = 't'"
+    assert await connection.fetchval(stored) == "true", "the mark by which they know a snapshot of a delta channel"
     await connection.execute(f"DROP SCHEMA {schema} CASCADE")
     await connection.close()
 

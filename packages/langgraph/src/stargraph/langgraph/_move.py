@@ -127,7 +127,8 @@ async def _copy(name: _Name, found: CheckpointTuple, target: Saver) -> None:
         raise CheckpointError(
             f"thread {name.thread_id!r}, checkpoint {name.checkpoint_id}: it reads back as another one",
             reason="not-equal",
-            hint="Nothing was removed from the source. Look at both with get_state(), and report this.",
+            hint="Nothing was removed from the source. If the thread has gone on since an earlier copy, delete it in"
+            " the target and copy again; else look at both with get_state(), and report this.",
         )
 
 

@@ -11,14 +11,15 @@ from typing import Any, Final
 import ormsgpack
 
 from langgraph.checkpoint.serde.base import SerializerProtocol
-from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.checkpoint.serde.jsonplus import EXT_DELTA_SNAPSHOT, JsonPlusSerializer
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from stargraph.errors import CheckpointError
 from stargraph.langgraph._values import Typed
 
 _OPTIONS: Final = ormsgpack.OPT_NON_STR_KEYS
 _LANGGRAPH: Final = JsonPlusSerializer()
-_PLAIN: Final = frozenset({"null", "bytes", "bytearray", "json"})
-"""Forms that hold no classes of an application; the last one is that of old checkpoints."""
+_PLAIN: Final = frozenset({"null", "bytes", "bytearray"})
+"""Forms that hold no classes of an application."""
 
 
 class Opaque:
@@ -49,7 +50,9 @@ class OpaqueSerializer(SerializerProtocol):
         """Return a value that `dumps_typed` makes the same of."""
         form, payload = data
         if form == "msgpack":
-            return ormsgpack.unpackb(payload, ext_hook=Opaque, option=_OPTIONS)
+            return ormsgpack.unpackb(payload, ext_hook=_extension, option=_OPTIONS)
+        if form == "json":  # an old checkpoint, which nobody writes in that form any more
+            return self.loads_typed(_LANGGRAPH.dumps_typed(_LANGGRAPH.loads_typed(data)))
         return _LANGGRAPH.loads_typed(data) if form in _PLAIN else Opaque(form, payload)
 
     def dumps_typed(self, obj: Any) -> Typed:
@@ -65,6 +68,7 @@ class OpaqueSerializer(SerializerProtocol):
         inside: list[Opaque] = []
 
         def packed(value: Any) -> ormsgpack.Ext:
+            value = value.value if isinstance(value, _DeltaSnapshot) else value
             if not isinstance(value, Opaque):
                 raise TypeError
             if isinstance(value.form, str):
@@ -77,7 +81,12 @@ class OpaqueSerializer(SerializerProtocol):
         except (TypeError, ormsgpack.MsgpackEncodeError):
             if inside:
                 raise unreadable_error(str(inside[0].form)) from None
-            return _LANGGRAPH.dumps_typed(obj)  # an old checkpoint
+            raise
+
+
+def _extension(code: int, data: bytes) -> Any:
+    # LangGraph's saver for PostgreSQL marks the snapshots of delta channels, which it knows by their class.
+    return _DeltaSnapshot(Opaque(code, data)) if code == EXT_DELTA_SNAPSHOT else Opaque(code, data)
 
 
 def unreadable_error(form: str) -> CheckpointError:
