@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 
 import asyncpg
@@ -151,6 +152,30 @@ def test_nothing_is_kept_of_loops_that_have_ended(server: str, schema: str) -> N
     asyncio.run(end())
     assert not store._attached
     assert store._threads._pool is None
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_process_that_ends_its_loop_leaves_the_connections_of_its_parent(server: str, schema: str) -> None:
+    code = """
+import os
+
+async def session(store):
+    return await store._attach().connections.fetch("SELECT pg_backend_pid()")
+
+async def main():
+    store = new()
+    await store.bootstrap()
+    before = await session(store)
+    child = os.fork()
+    if child == 0:
+        sys.exit()
+    os.waitpid(child, 0)
+    assert await session(store) == before
+    await store.close()
+
+asyncio.run(main())
+"""
+    sqlite_processes.run(PRELUDE + code, server, schema)
 
 
 def test_a_handle_on_a_pool_says_that_it_serves_one_loop(server: str, schema: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import AsyncGenerator
 from contextlib import suppress
 
@@ -40,7 +41,9 @@ class Attached:
 
 async def _closing_with_loop(connections: Connections) -> AsyncGenerator[None, None]:
     """Close connections when this generator is closed, which the loop does with all that are left at its end."""
+    process = os.getpid()
     try:
         yield
     finally:
-        await connections.close()
+        if os.getpid() == process:  # a forked process has the loop too, and would end the sessions of its parent
+            await connections.close()
