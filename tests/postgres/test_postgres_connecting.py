@@ -9,7 +9,6 @@ import random
 import socket
 import string
 import threading
-import time
 import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -35,11 +34,10 @@ NOBODY: Final = "no-such-host.invalid"
 
 
 async def refusal(dsn: str, **options: Any) -> StoreUnavailableError:
-    """Return the error of a bootstrap, which must come long before the timeout of 30 seconds."""
-    began = time.monotonic()
+    """Return the error of a bootstrap, which must come long before the timeout."""
     with pytest.raises(StoreUnavailableError) as caught:
-        await PostgresCheckpointer(dsn, **options).bootstrap()
-    assert time.monotonic() - began < 15
+        async with asyncio.timeout(60):
+            await PostgresCheckpointer(dsn, **{"timeout": 300, **options}).bootstrap()
     assert caught.value.hint
     return caught.value
 
@@ -108,8 +106,12 @@ async def test_parameters_of_libpq_are_honoured(dsn: str, schema: str, opened: O
         assert await handle.list_runs() == []
 
 
-@pytest.mark.parametrize("query", ["?connect_timeout=1", "", "?target_session_attrs=prefer-standby"])
-async def test_a_host_that_does_not_answer_is_left_for_the_next(dsn: str, opened: Opener, query: str) -> None:
+@pytest.mark.parametrize(
+    ("query", "timeout"), [("?connect_timeout=2", 300), ("", 20), ("?target_session_attrs=prefer-standby", 20)]
+)
+async def test_a_host_that_does_not_answer_is_left_for_the_next(
+    dsn: str, opened: Opener, query: str, timeout: float
+) -> None:
     port = int(dsn.rpartition(":")[2].partition("/")[0])
     async with TcpProxy("127.0.0.1", port) as silent:
         silent.swallowing = True
@@ -123,10 +125,11 @@ async def test_a_host_that_does_not_answer_is_left_for_the_next(dsn: str, opened
                 filler.connect_ex(full.getsockname())
             # One does not even connect, one says nothing after that.
             hosts = f"127.0.0.1:{full.getsockname()[1]},127.0.0.1:{silent.port},127.0.0.1:{port}"
-            began = time.monotonic()
-            async with opened(dsn=f"postgresql://postgres@{hosts}/postgres{query}", timeout=9) as handle:
+            handle = opened(dsn=f"postgresql://postgres@{hosts}/postgres{query}", timeout=timeout)
+            async with asyncio.timeout(60):
+                await handle.bootstrap()
                 assert await handle.list_runs() == []
-            assert time.monotonic() - began < 6
+            await handle.close()
             for filler in fillers:
                 filler.close()
 
@@ -329,7 +332,7 @@ async def test_names_are_looked_up_whatever_the_default_executor_does(dsn: str, 
     busy = [asyncio.create_task(asyncio.to_thread(release.wait)) for _ in range(80)]
     try:
         await asyncio.sleep(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             async with opened(dsn=dsn.replace("127.0.0.1", "localhost")) as handle:
                 run = chain(2)
                 await handle.write_many(run)
@@ -345,18 +348,17 @@ async def test_a_lookup_that_hangs_ends_with_its_deadline(dsn: str, monkeypatch:
 
     def hang(host: Any, *arguments: Any, **options: Any) -> Any:
         if host == NOBODY:
-            release.wait(30)
+            release.wait(300)
         return look_up(host, *arguments, **options)
 
     monkeypatch.setattr(socket, "getaddrinfo", hang)
-    began = time.monotonic()
     try:
         with pytest.raises(StoreUnavailableError) as caught:
-            await PostgresCheckpointer(f"postgresql://u@{NOBODY}/d", timeout=1.2).bootstrap()
+            async with asyncio.timeout(60):  # the name is looked up for 300 seconds
+                await PostgresCheckpointer(f"postgresql://u@{NOBODY}/d", timeout=1.2).bootstrap()
     finally:
         release.set()
     assert caught.value.reason == "timeout"
-    assert time.monotonic() - began < 15, "the name is looked up for 30 seconds"
 
 
 def said_by(error: BaseException) -> str:

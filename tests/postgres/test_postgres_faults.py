@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from urllib.parse import urlsplit, urlunsplit
 
@@ -115,11 +114,10 @@ async def test_silence_for_good_is_an_error_and_no_hang(proxied: PostgresCheckpo
     run = chain(2)
     await proxied.write(run[0])
     proxy.swallowing = True
-    began = time.monotonic()
-    outcomes = await asyncio.gather(
-        proxied.write(run[1]), proxied.read_latest(run[0].run_id), proxied.list_runs(), return_exceptions=True
-    )
-    assert time.monotonic() - began < 20
+    async with asyncio.timeout(60):
+        outcomes = await asyncio.gather(
+            proxied.write(run[1]), proxied.read_latest(run[0].run_id), proxied.list_runs(), return_exceptions=True
+        )
     for outcome in outcomes:
         assert isinstance(outcome, StoreUnavailableError)
         assert outcome.reason == "timeout"
@@ -135,12 +133,11 @@ async def test_silence_for_good_is_an_error_and_no_hang(proxied: PostgresCheckpo
 async def test_writes_that_wait_for_each_other_end_with_their_deadline(
     proxied: PostgresCheckpointer, proxy: TcpProxy
 ) -> None:
-    run = chain(8)
+    run = chain(51)
     await proxied.write(run[0])
     proxy.swallowing = True
-    began = time.monotonic()
-    outcomes = await asyncio.gather(*map(proxied.write, run[1:]), return_exceptions=True)
-    assert time.monotonic() - began < 10  # twice the 3 seconds of the handle; one after the other, 21
+    async with asyncio.timeout(60):  # of one after the other, each would take the 3 seconds of the handle
+        outcomes = await asyncio.gather(*map(proxied.write, run[1:]), return_exceptions=True)
     assert {getattr(outcome, "reason", None) for outcome in outcomes} == {"timeout"}
     proxy.swallowing = False
     await proxied.write(run[1])
@@ -155,7 +152,7 @@ async def test_a_write_that_is_cancelled_in_silence_ends(proxied: PostgresCheckp
     write = asyncio.create_task(proxied.write(run[1]))
     await asyncio.sleep(0.2)
     write.cancel()
-    await asyncio.wait([write], timeout=20)
+    await asyncio.wait([write], timeout=60)
     assert write.cancelled()
     proxy.swallowing = False
     await proxied.write(run[1])
@@ -179,11 +176,11 @@ async def test_nobody_there_is_an_error_that_says_so(opened: Opener) -> None:
 
 
 async def test_a_wrong_database_is_an_error_at_once(opened: Opener, dsn: str) -> None:
-    began = time.monotonic()
+    handle = opened(dsn=urlunsplit(urlsplit(dsn)._replace(path="/nowhere")), timeout=300)
     with pytest.raises(StoreUnavailableError) as caught:
-        await opened(dsn=urlunsplit(urlsplit(dsn)._replace(path="/nowhere"))).bootstrap()
+        async with asyncio.timeout(60):
+            await handle.bootstrap()
     assert caught.value.reason == "no-such-database"
-    assert time.monotonic() - began < 15
 
 
 @pytest.mark.parametrize(

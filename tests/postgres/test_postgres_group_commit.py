@@ -150,7 +150,7 @@ async def test_a_held_run_does_not_hold_up_the_others(
     await transaction.start()
     await holder.execute(f'SELECT FROM "{schema}".runs WHERE run_id = $1 FOR UPDATE', runs[3][0].run_id)
     writes = [asyncio.create_task(checkpointer.write(run[1])) for run in runs]
-    done, waiting = await asyncio.wait([w for n, w in enumerate(writes) if n != 3], timeout=10)
+    done, waiting = await asyncio.wait([w for n, w in enumerate(writes) if n != 3], timeout=60)
     assert not waiting
     assert [task.exception() for task in done] == [None] * 9
     await asyncio.sleep(0.3)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -63,12 +62,11 @@ async def test_statements_are_kept_where_nothing_lies_between(server: str, schem
 
 
 async def test_what_the_pooler_rejects_is_reported_soon(dsn: str) -> None:
-    began = time.monotonic()
     with pytest.raises(StoreUnavailableError) as caught:
-        await PostgresCheckpointer(f"{dsn}?options=-c%20geqo%3Doff").bootstrap()
+        async with asyncio.timeout(60):
+            await PostgresCheckpointer(f"{dsn}?options=-c%20geqo%3Doff", timeout=300).bootstrap()
     assert caught.value.reason == "connection-rejected"
     assert "options" in str(caught.value)
-    assert time.monotonic() - began < 15  # half of the timeout
 
 
 async def test_forced_statements_say_what_is_wrong(opened: Opener) -> None:

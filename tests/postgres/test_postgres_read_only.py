@@ -58,9 +58,10 @@ async def test_a_role_that_may_only_select_reads_everything_and_writes_nothing(
         await checkpointer.write_many(steps)
     await checkpointer.delete_run(gone[0].run_id)
     before = await changes(sql, schema)
-    began = time.monotonic()
-    async with PostgresCheckpointer.from_url(f"{auditor}?schema={schema}&read_only=true") as reader:
-        assert time.monotonic() - began < 15, "it has not waited for a server that takes writes"
+    reader = PostgresCheckpointer.from_url(f"{auditor}?schema={schema}&read_only=true&timeout=300")
+    async with asyncio.timeout(60):  # it does not wait for a server that takes writes
+        await reader.bootstrap()
+    async with reader:
         assert isinstance(reader, ReadOnly)
         assert reader.read_only
         assert "read_only=True" in repr(reader)
@@ -136,13 +137,12 @@ async def test_a_hot_standby_is_read_and_the_target_of_the_session_is_respected(
             await asyncio.sleep(0.02)
         await reader.close()
         # To write, a server that takes no writes is refused soon, and the way out is named.
-        began = time.monotonic()
-        for url, option in ((standby.dsn, "?read_only=true"), (f"{standby.dsn}?timeout=9", "?read_only=true")):
+        for url in (standby.dsn, f"{standby.dsn}?timeout=300"):
             with pytest.raises(StoreUnavailableError) as caught:
-                await PostgresCheckpointer.from_url(url).bootstrap()
+                async with asyncio.timeout(60):
+                    await PostgresCheckpointer.from_url(url).bootstrap()
             assert caught.value.reason == "read-only"
-            assert option in (caught.value.hint or "")
-        assert time.monotonic() - began < 30, "both wait for their timeouts, which are 39 seconds together"
+            assert "?read_only=true" in (caught.value.hint or "")
         both = f"postgresql://postgres@127.0.0.1:{standby.port},127.0.0.1:{primary.port}/postgres"
         expected = {
             "": {False: primary.port, True: standby.port},

@@ -58,14 +58,14 @@ async def test_cancelled_at_random_moments(path: Path) -> None:
 
 
 async def test_a_cancelled_write_that_waits_is_withdrawn(path: Path) -> None:
-    async with SQLiteCheckpointer(path) as store:
+    async with SQLiteCheckpointer(path, busy_timeout=300) as store:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
             begun = time.monotonic()
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.1):
                     await store.write(first())
-            assert time.monotonic() - begun < 10
+            assert time.monotonic() - begun < 60
             other.execute("ROLLBACK")
         assert await store.read_latest("run-1") is None
         await store.write(first())

@@ -9,7 +9,6 @@ import os
 import sqlite3
 import sys
 import threading
-import time
 import warnings
 from pathlib import Path
 
@@ -120,7 +119,7 @@ asyncio.run(main())
 @pytest.mark.parametrize("flags", [(), STRICT], ids=["plain", "strict"])
 @pytest.mark.parametrize("code", NEVER_CLOSED.values(), ids=NEVER_CLOSED.keys())
 def test_a_handle_that_is_not_closed_says_nothing(path: Path, code: str, flags: tuple[str, ...]) -> None:
-    sqlite_processes.run(PRELUDE + code, path, flags=flags, timeout=20)
+    sqlite_processes.run(PRELUDE + code, path, flags=flags)
     assert sorted(found.name for found in path.parent.iterdir()) == ["run.sqlite"]
 
 
@@ -141,7 +140,7 @@ def test_a_lock_held_elsewhere_does_not_keep_the_interpreter_alive(path: Path) -
         code = """
 import logging
 logging.disable()  # of that the store is locked
-store = SQLiteCheckpointer(path, busy_timeout=60)
+store = SQLiteCheckpointer(path, busy_timeout=300)
 
 async def main():
     await store.bootstrap()
@@ -150,9 +149,7 @@ async def main():
 
 asyncio.run(main())
 """
-        begun = time.monotonic()
-        sqlite_processes.run(PRELUDE + code, path, timeout=30)
-        assert time.monotonic() - begun < 15
+        sqlite_processes.run(PRELUDE + code, path, timeout=60)
 
 
 async def test_a_handle_that_is_dropped_ends_its_threads(path: Path) -> None:
