@@ -74,6 +74,19 @@ async def test_the_state_itself_is_no_update_of_what_would_be_added_to_itself(
         assert "would add 'x' to itself" in summary.error.message
 
 
+@pytest.mark.parametrize("isolation", ["thread", "process"])
+async def test_the_state_itself_is_an_update_without_what_a_node_takes_out_of_it(
+    store: MemoryCheckpointer, isolation: str
+) -> None:
+    text = (
+        'state_class: "support.reduced_states:Totals"\n'
+        f'nodes: [{{id: a, kind: "support.reduced_states:back_without_notes", isolation: {isolation}}}]'
+    )
+    run = await graph(text).start(checkpointer=store, run_id="r", inputs={"n": 1, "notes": ["a"]})
+    (await run.start()).raise_for_status()
+    assert run.state == {"n": 2, "notes": ["a"]}
+
+
 async def test_a_cancelled_run_starts_no_sync_node_that_waited_for_a_thread(store: MemoryCheckpointer) -> None:
     gated_nodes.started.clear()
     gated_nodes.released.clear()

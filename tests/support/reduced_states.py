@@ -114,6 +114,18 @@ class DictState(TypedDict, total=False):
     items: Annotated[list[Item], upsert]
 
 
+class Totals(TypedDict):
+    n: int
+    notes: Annotated[list[str], append]
+
+
+def back_without_notes(state: Any) -> Any:
+    """Changes what it is given, and takes out what it has nothing to add to."""
+    del state["notes"]
+    state["n"] += 1
+    return state
+
+
 class Hidden(BaseModel):
     notes: Annotated[list[str], append] | None = None
 

@@ -300,7 +300,8 @@ class StateSpec:
         """
         if returned is not given or self.fields is None:
             return
-        doubled = [name for name, field in self.fields.items() if field.reducer in ("append", "add")]
+        # A node may have taken a field out of the dict, or of what is set on the model.
+        doubled = [name for name in self.update_of(returned, node) if self.fields[name].reducer in ("append", "add")]
         if doubled:
             raise StateError(
                 f"node {node!r} returned the state that it was given, which would add {_listed(doubled)} to itself",
