@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -14,8 +15,10 @@ from support.memory import MemoryCheckpointer
 from support.reduced_states import SEEN, UPDATES, Item
 from support.runs import stored
 
+from stargraph.engine._reducers import check_reducer
 from stargraph.errors import GraphError, HashMismatchError
 from stargraph.graph import Graph, Run, add, append, merge, replace
+from stargraph.ir import reducers_in
 
 NODES = ", ".join(f'{{id: {name}, kind: "support.reduced_states:step"}}' for name in "abc")
 
@@ -68,6 +71,7 @@ CASES: dict[str, tuple[Any, Any, Any]] = {
     "capped": (6, 7, 10),
     "named": (6, 7, 10),
     "united": ({1}, {2}, {1, 2}),
+    "plain": (1, 2, 2),
 }
 
 
@@ -127,6 +131,8 @@ async def test_what_a_reducer_makes_is_validated(store: MemoryCheckpointer, monk
         (kinds.Hidden, "outermost"),
         (kinds.Twice, "more than one reducer"),
         (kinds.Async, "n: its reducer 'support.reduced_states:slowly' is async, and a reducer is not awaited"),
+        (kinds.AsyncObject, "n: its reducer 'support.reduced_states:Patient' is async"),
+        (kinds.AsyncPartial, "n: its reducer 'partial(support.reduced_states:Patient)' is async"),
         (kinds.Unary, "n: its reducer 'support.reduced_states:halved' takes no value and update"),
         (kinds.NamedAsync, "n: its reducer 'support.reduced_states:slowly' is async, and a reducer is not awaited"),
         (kinds.NamedText, "n: its reducer 'builtins:str' cannot be called"),
@@ -136,6 +142,15 @@ def test_a_reducer_that_would_not_be_found_is_refused(kind: Any, word: str, monk
     with pytest.raises(GraphError) as refused:
         graph_of(kind, monkeypatch)
     assert word in f"{refused.value.message} {refused.value.hint}"
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations were evaluated where they stand")
+def test_a_reducer_may_be_annotated_for_type_checkers_alone() -> None:
+    names: dict[str, Any] = {}
+    source = "def reducer(value: OfTypeCheckers, update: OfTypeCheckers): return update"
+    exec(compile(source, "reducer", "exec", dont_inherit=True), names)  # noqa: S102  # without this file's __future__
+    assert reducers_in([names["reducer"]]) == [names["reducer"]]
+    check_reducer(names["reducer"], "n")
 
 
 @pytest.mark.parametrize("name", ["slowly", "halved"])

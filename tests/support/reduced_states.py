@@ -7,7 +7,9 @@ from collections import deque
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from typing import Annotated, Any
+from functools import partial
+from operator import itemgetter
+from typing import Annotated, Any, Literal, NewType
 from uuid import UUID, uuid4
 
 from pydantic import BaseModel, Field, field_validator
@@ -55,6 +57,8 @@ class Limited:
         return min(value + update, self._limit)
 
 
+Number = NewType("Number", int)
+
 up_to_ten = Limited(10)
 """A reducer that a graph can name."""
 
@@ -62,6 +66,16 @@ up_to_ten = Limited(10)
 async def slowly(value: int, update: int) -> int:
     """Is no reducer: nobody would await it."""
     return update
+
+
+class Patient(Limited):
+    """Is no reducer either."""
+
+    async def __call__(self, value: int, update: int) -> int:  # type: ignore[override]
+        return update
+
+
+patient = Patient(10)
 
 
 def halved(value: int) -> int:
@@ -85,10 +99,19 @@ class ModelState(BaseModel):
     capped: Annotated[int, "at most ten", up_to_ten] = 0
     named: int = Field(0, json_schema_extra={"reduce": "support.reduced_states:up_to_ten"})
     united: Annotated[set[int], set.union] = set()
+    plain: Annotated[int, list[int], dict[str, int], Literal["a"], Number, itemgetter(0)] = 0
 
 
 class Async(BaseModel):
     n: Annotated[int, slowly] = 0
+
+
+class AsyncObject(BaseModel):
+    n: Annotated[int, patient] = 0
+
+
+class AsyncPartial(BaseModel):
+    n: Annotated[int, partial(patient)] = 0
 
 
 class Unary(BaseModel):

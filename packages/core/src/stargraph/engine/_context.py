@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator
 from datetime import UTC, datetime
 from random import Random
@@ -17,6 +16,7 @@ from stargraph.engine._call_log import CallLog
 from stargraph.engine._call_request import CallRequest, Calls
 from stargraph.engine._questions import Questions
 from stargraph.errors import NodeError, StateError
+from stargraph.ir import signature_of
 from stargraph.runtime._loop_thread import running_loop
 
 _NOT_GIVEN: Final[Any] = object()
@@ -366,7 +366,7 @@ DONE: Final[Awaitable[None]] = _Done()
 def _may_take(function: Callable[..., Any], name: str) -> bool:
     """Return whether a function may take an argument by a name; true if its signature cannot be read."""
     try:
-        parameters = inspect.signature(function).parameters.values()
+        parameters = signature_of(function).parameters.values()
     except (TypeError, ValueError):
         return True
     return any(

@@ -77,7 +77,7 @@ def check_reducer(reducer: object, owner: str) -> None:
     """
     if not callable(reducer) or not takes_two(reducer):
         problem = "takes no value and update" if callable(reducer) else "cannot be called"
-    elif inspect.iscoroutinefunction(reducer):
+    elif _is_async(reducer):
         problem = "is async, and a reducer is not awaited"
     else:
         return
@@ -86,6 +86,12 @@ def check_reducer(reducer: object, owner: str) -> None:
         reason="bad-reducer",
         hint="A reducer is a function of the value and the update that returns the new value.",
     )
+
+
+def _is_async(reducer: object) -> bool:
+    while isinstance(reducer, functools.partial):
+        reducer = reducer.func
+    return inspect.iscoroutinefunction(reducer) or inspect.iscoroutinefunction(type(reducer).__call__)
 
 
 def reducer_name(reducer: object) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-import sys
 import types
 import typing
 from collections.abc import Callable, Mapping
@@ -14,6 +13,7 @@ from inspect import Parameter
 from typing import Annotated, Any, Final, Literal
 
 from stargraph.engine._context import Context
+from stargraph.ir import signature_of
 
 _Given = Literal["state", "context"]
 
@@ -146,7 +146,7 @@ def _passed_on(wrapper: Callable[..., Any], parameters: Mapping[str, Parameter],
 
 def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
     try:
-        signature = _signature(function)
+        signature = signature_of(function, follow_wrapped=False)
     except (TypeError, ValueError):
         # Written in C: whatever it is given is passed on.
         return {
@@ -154,17 +154,6 @@ def _parameters(function: Callable[..., Any]) -> dict[str, Parameter]:
             "kwargs": Parameter("kwargs", Parameter.VAR_KEYWORD),
         }
     return dict(signature.parameters)
-
-
-if sys.version_info >= (3, 14):
-    import annotationlib
-
-    # An annotation may name what is imported for type checkers alone.
-    _signature = functools.partial(
-        inspect.signature, follow_wrapped=False, annotation_format=annotationlib.Format.FORWARDREF
-    )
-else:
-    _signature = functools.partial(inspect.signature, follow_wrapped=False)
 
 
 def _wrapped(function: Callable[..., Any]) -> Callable[..., Any] | None:

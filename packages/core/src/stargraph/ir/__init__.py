@@ -1,6 +1,6 @@
 """The graph's definition: its data model, and reading it from YAML and JSON."""
 
-from stargraph.ir._annotations import reducers_in, takes_two
+from stargraph.ir._annotations import reducers_in, signature_of, takes_two
 from stargraph.ir._build import GraphBuilder
 from stargraph.ir._callables import FOLDER_NAME, SESSION, callable_path, main_module_name
 from stargraph.ir._changes import definition_changes
@@ -82,6 +82,7 @@ __all__ = [
     "reducers_in",
     "schema_type",
     "show_path",
+    "signature_of",
     "takes_two",
     "unreachable_parts",
     "validate_value",

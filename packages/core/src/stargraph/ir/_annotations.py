@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable
@@ -26,6 +27,7 @@ _SIMPLE: Final[dict[Any, str]] = {
     object: "any",
 }
 _ENGINE: Final = "stargraph.engine."
+_TYPING: Final = ("typing", "typing_extensions", "types")
 
 
 class AnnotatedType(NamedTuple):
@@ -64,28 +66,51 @@ def reducers_in(metadata: Iterable[object]) -> list[Callable[..., Any]]:
     """Return the reducers among the metadata of an `Annotated` type: functions, and objects that are called like one.
 
     Args:
-        metadata: what follows the type. Validators, constraints and what is meant for other libraries are objects that
-            take no value and update, or classes.
+        metadata: what follows the type. Validators, constraints and what is meant for other libraries are types, or
+            objects that take no value and update.
     """
     return [item for item in metadata if callable(item) and _is_reducer(item)]
 
 
 def _is_reducer(item: Callable[..., Any]) -> bool:
-    return inspect.isroutine(item) or isinstance(item, partial) or (not isinstance(item, type) and takes_two(item))
+    if inspect.isroutine(item) or isinstance(item, partial):
+        return True
+    # `list[int]`, `Literal["a"]` and a `NewType` can be called too.
+    is_type = isinstance(item, type) or type(item).__module__ in _TYPING
+    return not is_type and takes_two(item, if_unknown=False)
 
 
-def takes_two(code: Callable[..., Any]) -> bool:
+def signature_of(code: Callable[..., Any], *, follow_wrapped: bool = True) -> inspect.Signature:
+    """Return the signature of a callable, of which an annotation may name what is imported for type checkers alone.
+
+    Args:
+        code: the function or object.
+        follow_wrapped: whether a wrapper has the signature of what it wraps.
+
+    Raises:
+        TypeError: it cannot be called.
+        ValueError: it does not say what it takes: compiled code need not.
+    """
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return inspect.signature(code, follow_wrapped=follow_wrapped, annotation_format=annotationlib.Format.FORWARDREF)
+    return inspect.signature(code, follow_wrapped=follow_wrapped)
+
+
+def takes_two(code: Callable[..., Any], *, if_unknown: bool = True) -> bool:
     """Return whether something can be called with a value and an update, as far as its signature says.
 
     Args:
         code: the function or object.
+        if_unknown: what to return if it does not say what it takes: compiled code need not.
     """
     try:
-        inspect.signature(code).bind(None, None)
+        signature_of(code).bind(None, None)
     except TypeError:
         return False
-    except ValueError:  # compiled code need not say what it takes
-        return True
+    except ValueError:
+        return if_unknown
     return True
 
 
