@@ -70,6 +70,11 @@ async def test_a_resume_that_names_no_run_says_so(store: MemoryCheckpointer) -> 
     assert "resume(run_id=…)" in (caught.value.hint or "")
     await run.start()
     assert (await run.resume()).status == "done"
+    renamed = await graph(SEQUENCE).start(checkpointer=store)
+    for run_id in ("nope", None):
+        with pytest.raises(CheckpointNotFoundError, match="'nope'") as caught:
+            await renamed.resume(run_id)
+        assert "resume(run_id=…)" not in (caught.value.hint or "")
     named = await graph(SEQUENCE).start(checkpointer=store, run_id="r")
     with pytest.raises(CheckpointNotFoundError) as caught:
         await named.resume()

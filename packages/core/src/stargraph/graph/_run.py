@@ -55,7 +55,7 @@ class Run(Generic[S]):
         resumes_if_known: bool = False,
     ) -> None:
         self.run_id = new_run_id() if run_id is None else run_id
-        self._is_unnamed = run_id is None
+        self._made_id = self.run_id if run_id is None else None
         self._plan = plan
         self._options = options
         self._checkpointer = checkpointer
@@ -156,11 +156,10 @@ class Run(Generic[S]):
             CheckpointError: `reason` is `not-idle` or `run-ended`, or as the store raises.
         """
         accepted = as_accepted(accept)
-        is_unnamed = self._is_unnamed and run_id is None and self.summary is None
+        run_id = self.run_id if run_id is None else run_id
+        is_unnamed = run_id == self._made_id and self._log is None
         try:
-            with self._executing(
-                self.run_id if run_id is None else run_id, waits_here=wait, as_of=as_of, allow_effects=allow_effects
-            ) as executor:
+            with self._executing(run_id, waits_here=wait, as_of=as_of, allow_effects=allow_effects) as executor:
                 tail = await executor.resume(
                     only_if_idle=only_if_idle, only_at_step=only_at_step, max_resumes=max_resumes, accept=accepted
                 )
