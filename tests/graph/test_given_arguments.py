@@ -185,6 +185,11 @@ async def test_what_is_accepted_is_named_in_a_tuple(accept: Any) -> None:
         Worker(store, graph, accept=accept)
 
 
+def test_a_worker_accepts_what_an_iterator_names() -> None:
+    at_work = Worker(MemoryCheckpointer(), graph, accept=iter(["runtime"]))  # type: ignore[arg-type]
+    assert at_work._versions._accept == at_work._taken._accept == ("runtime",)
+
+
 @pytest.mark.parametrize("queues", [[5], ["default", ""], ["a b"]], ids=repr)
 def test_a_worker_takes_no_queue_that_none_can_be(queues: Any) -> None:
     with pytest.raises(ValueError, match=r"^queues holds .*, which cannot name a queue$"):

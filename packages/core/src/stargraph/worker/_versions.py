@@ -16,7 +16,6 @@ from stargraph.errors import (
     StoreUnavailableError,
 )
 from stargraph.graph import Graph
-from stargraph.graph._given import as_accepted
 from stargraph.graph._options import RunOptions
 from stargraph.graph._resume_checks import Accept
 
@@ -50,7 +49,7 @@ class Versions:
     """
 
     def __init__(self, graphs: Graph[Any] | str | Sequence[Graph[Any] | str], accept: Sequence[Accept]) -> None:
-        self._accept = as_accepted(accept)
+        self._accept = tuple(accept)
         self._loaded: dict[GraphVersion, LoadedGraph] = {}
         for each in [graphs] if isinstance(graphs, (str, Graph)) else graphs:
             loaded = LoadedGraph(load(each), each) if isinstance(each, str) else LoadedGraph(each, None)

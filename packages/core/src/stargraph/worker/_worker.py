@@ -23,6 +23,7 @@ from stargraph.checkpoint.protocol import (
 from stargraph.engine import Durability, Middleware
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StargraphError, StoreUnavailableError
 from stargraph.graph import Graph
+from stargraph.graph._given import as_accepted
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import BEAT_SECONDS, BEATEN_FOR
 from stargraph.graph._resume_checks import Accept
@@ -133,7 +134,8 @@ class Worker:
         self.address: str | None = None
         self._source = store if isinstance(store, StoreSource) else None
         self._given = None if isinstance(store, StoreSource) else store
-        self._versions = Versions(graphs, accept)
+        self._accept = as_accepted(accept)
+        self._versions = Versions(graphs, self._accept)
         self._queues = queues
         self._concurrency = concurrency
         self._silent_after = silent_after
@@ -150,7 +152,6 @@ class Worker:
         self._damage: str | None = None
         self._is_running = False
         self._run_options = RunOptions(durability=durability, middleware=middleware)
-        self._accept = tuple(accept)
         self._retries = retries or RunRetries()
         self._isolate_after = isolate_after
         self._poison_after = poison_after
