@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections import Counter
+from collections.abc import Callable
 from itertools import combinations
 
 import pytest
@@ -69,3 +72,34 @@ def test_no_label_covers_another_or_a_node(graph: str, words: set[str]) -> None:
         assert not any(box.shared_with(node) for node in nodes), text
         assert box.left + shift >= 0, text
         assert box.right + shift <= width, text
+
+
+def test_labels_of_a_large_graph_are_compared_with_what_is_near(monkeypatch: pytest.MonkeyPatch) -> None:
+    nodes = [{"id": f"n{at}", "kind": "echo"} for at in range(80)]
+    rules = [
+        {
+            "id": f"r{at}_{step}",
+            "when": {"node": f"n{at}", "if": f"state.n > {step}"},
+            "then": [{"kind": "goto", "target": f"n{min(at + step, 79)}"}],
+        }
+        for at in range(79)
+        for step in (1, 9)
+    ]
+    graph = {"id": "large", "state_schema": {"n": {"type": "int", "default": 0}}, "nodes": nodes, "rules": rules}
+    definition = definition_of(parse_graph(json.dumps(graph)))
+    compared: Counter[str] = Counter()
+
+    def counted(name: str) -> Callable[..., object]:
+        method = getattr(Box, name)
+
+        def call(*given: object) -> object:
+            compared[name] += 1
+            return method(*given)
+
+        return call
+
+    for name in ("holds", "shared_with"):
+        monkeypatch.setattr(Box, name, counted(name))
+    assert draw_graph(definition, Progress()) is not None
+    assert 0 < compared["holds"] < 100_000, "each with each would be millions"
+    assert 0 < compared["shared_with"] < 100_000

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Final, NamedTuple
 
@@ -16,6 +17,13 @@ _LETTER: Final = 5.3
 
 _GAP: Final = 6.0
 _SAMPLES: Final = 12
+_WEIGHTS: Final = [
+    ((1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3)
+    for t in (at / _SAMPLES for at in range(_SAMPLES + 1))
+]
+_CELL: Final = 32
+"""The side of a square: only what lies in the squares of a label is compared with it."""
+
 _ALONG: Final = (0.5, 0.6, 0.4, 0.7, 0.3, 0.8, 0.2)
 """Where along its arrow a label may stand, the best place first."""
 
@@ -51,13 +59,8 @@ def curve_of(points: Sequence[Point]) -> list[tuple[Point, Point, Point, Point]]
 def sampled(points: Sequence[Point]) -> list[Point]:
     """Return points along the curve through some points."""
     found = []
-    for piece in curve_of(points):
-        for at in range(_SAMPLES + 1):
-            t = at / _SAMPLES
-            weights = ((1 - t) ** 3, 3 * (1 - t) ** 2 * t, 3 * (1 - t) * t**2, t**3)
-            x = sum(weight * point[0] for weight, point in zip(weights, piece, strict=True))
-            y = sum(weight * point[1] for weight, point in zip(weights, piece, strict=True))
-            found.append((x, y))
+    for (ax, ay), (bx, by), (cx, cy), (dx, dy) in curve_of(points):
+        found += [(a * ax + b * bx + c * cx + d * dx, a * ay + b * by + c * cy + d * dy) for a, b, c, d in _WEIGHTS]
     return found
 
 
@@ -70,8 +73,14 @@ class Labels:
     """
 
     def __init__(self, taken: Sequence[Box], arrows: Sequence[Sequence[Point]]) -> None:
-        self._taken = list(taken)
-        self._points = [point for arrow in arrows for point in arrow]
+        self._taken: list[Box] = []
+        self._near: defaultdict[tuple[int, int], list[int]] = defaultdict(list)  # of those that are taken, by cell
+        for box in taken:
+            self._take(box)
+        self._points: defaultdict[tuple[int, int], list[Point]] = defaultdict(list)
+        for arrow in arrows:
+            for point in arrow:
+                self._points[int(point[0] // _CELL), int(point[1] // _CELL)].append(point)
 
     def place(self, text: str, along: Sequence[Point]) -> Box:
         """Return where a label stands.
@@ -86,15 +95,30 @@ class Labels:
             for share in _ALONG
             for leftwards in (leans_left, not leans_left)
         ]
-        box = min(boxes, key=self._hidden)  # of several that are equally free the first
-        self._taken.append(box)
+        # Of several that are equally free the first; most often that is one that hides nothing.
+        box = next((each for each in boxes if not self._hidden(each)), None) or min(boxes, key=self._hidden)
+        self._take(box)
         return box
+
+    def _take(self, box: Box) -> None:
+        for cell in _cells(box):
+            self._near[cell].append(len(self._taken))
+        self._taken.append(box)
 
     def _hidden(self, box: Box) -> float:
         """Return how much a label in a box would hide, or how hard it would be to read."""
-        covered = sum(box.shared_with(other) for other in self._taken)
-        crossings = sum(box.holds(point) for point in self._points)
+        cells = list(_cells(box))
+        near = {at for cell in cells for at in self._near.get(cell, ())}
+        covered = sum(box.shared_with(self._taken[at]) for at in near)
+        crossings = sum(box.holds(point) for cell in cells for point in self._points.get(cell, ()))
         return covered + 20 * crossings
+
+
+def _cells(box: Box) -> Iterator[tuple[int, int]]:
+    """Yield the squares of the drawing that a box touches."""
+    for column in range(int(box.left // _CELL), int(box.right // _CELL) + 1):
+        for row in range(int(box.top // _CELL), int(box.bottom // _CELL) + 1):
+            yield column, row
 
 
 def beside(text: str, point: Point, *, leftwards: bool) -> Box:

@@ -71,19 +71,20 @@ def draw_graph(definition: Mapping[str, Any], progress: Progress, *, standalone:
     layout = lay_out(list(nodes), arrows_of(definition))
     back = [each for each in layout.arrows if layout.places[each.target][1] <= layout.places[each.source][1]]
     curves = {each: _points_of(layout, each) for each in layout.arrows if each not in back}
+    along = {arrow: sampled(points) for arrow, points in curves.items()}
     upward = [_back_label(layout, arrow, at)[1] for at, arrow in enumerate(back)]
     labels = Labels(
         [*(_box_of(name, place) for name, place in layout.places.items()), *upward],
-        [sampled(points) for points in curves.values()],
+        list(along.values()),
     )
     # The branches of a fan-out have one label.
     labelled = {(arrow.source, arrow.label): arrow for arrow in reversed(layout.arrows) if arrow in curves}
     placed = [
-        (shorten(visible(arrow.label), 30), sampled(curves[arrow]))
+        (shorten(visible(arrow.label), 30), along[arrow])
         for arrow in curves
         if arrow.label and labelled[arrow.source, arrow.label] is arrow
     ]
-    boxes = [(text, labels.place(text, along)) for text, along in placed]
+    boxes = [(text, labels.place(text, points)) for text, points in placed]
     left = max(0.0, *(4 - box.left for _, box in boxes), 0.0)
     right = max(layout.width + 16 * len(back), *(box.right + 4 for box in (*upward, *(box for _, box in boxes))), 0.0)
     canvas = Canvas(left + right, layout.height, _label(nodes, progress), standalone=standalone)
