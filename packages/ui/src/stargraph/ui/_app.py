@@ -69,9 +69,11 @@ def create_app(
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
         try:
             yield
-            await console.executions.stop()
-        finally:
-            await console.store.close()
+        finally:  # also if the app around this one failed
+            try:
+                await console.executions.stop()
+            finally:
+                await console.store.close()
 
     app = Starlette(
         routes=_routes(write=write),
