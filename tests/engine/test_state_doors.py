@@ -17,7 +17,7 @@ from support.state_kinds import HOLD, PUT, SEEN
 
 from stargraph.engine._fidelity import difference
 from stargraph.errors import StateError
-from stargraph.graph import Graph, Run
+from stargraph.graph import Graph, Run, respond
 from stargraph.replay import Overlay
 
 HEAD = 'state_class: "support.state_kinds:State"\n'
@@ -103,6 +103,24 @@ async def test_an_answer_may_be_what_a_node_may_return(
     seen = SEEN[-1]["value"] if isinstance(SEEN[-1], dict) else SEEN[-1].value
     assert difference(value, seen) is None
     assert (await run.replay()).differences == ()
+
+
+async def test_an_answer_that_only_the_parent_lacks_is_json(
+    store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Whoever answered the child run's question died before the parent had the answer."""
+    (tmp_path / "child.yaml").write_text(
+        f'id: child\n{HEAD}nodes: [{{id: ask, kind: interrupt, prompt: "?", into: at}}]'
+    )
+    body = "nodes: [{id: sub, kind: subgraph, graph: child.yaml, outputs: {at: state.at}}]"
+    run = await graph_of(state_kinds.Coded, monkeypatch, body, tmp_path).start(checkpointer=store, run_id="r")
+    (question,) = (await run.start()).questions
+    assert question.child_run_id is not None
+    await respond(store, question.child_run_id, question.id.partition("/")[2], "2026-01-31T09:00:00Z")
+    with pytest.raises(StateError, match=r"^the answer to .*: a value of type datetime.datetime is not JSON"):
+        await run.answer(question, AT)
+    await run.answer(question, "2026-01-31T09:00:00Z")
+    assert (await run.resume()).state.at == AT
 
 
 async def test_a_node_gets_an_answer_as_it_is_stored(

@@ -124,6 +124,7 @@ async def check_answer(
         CheckpointError: there is no such question.
     """
     interrupt = open_interrupt(tail, interrupt_id)
+    path = f"the answer to {interrupt_id!r}"
     if interrupt.child_run_id is not None:
         child = await dispatch.read_run(store, interrupt.child_run_id, keyring=keyring)
         child_question = interrupt_id.removeprefix(f"{interrupt.task_id}/")
@@ -132,8 +133,8 @@ async def check_answer(
             child_plan = None if plan is None else plan.children[interrupt.node]
             value = await check_answer(store, child, child_question, value, plan=child_plan, keyring=keyring)
             await _record_answer(store, child.run_id, child_question, value, keyring)
+        check_json(value, path)
         return value
-    path = f"the answer to {interrupt_id!r}"
     if interrupt.into is None:
         check_json(value, path)
         return value
