@@ -18,6 +18,7 @@ from stargraph.errors import CheckpointError, GraphError, StateError, StoreUnava
 from stargraph.graph import Context, Graph, GraphBuilder, Run, RunResult
 from stargraph.graph._control import pause
 from stargraph.graph._queue import queued_again
+from stargraph.graph._resume_checks import until_due
 from stargraph.ir import parse_graph
 from stargraph.replay import Overlay
 
@@ -397,6 +398,19 @@ async def test_a_run_that_is_queued_again_meanwhile_is_begun_at_its_new_time(sto
     store.append_unseen(queued_again(tail, now, executor_id="f" * 32))
     assert (await asyncio.wait_for(waiting, 60)).status == "done"
     assert store.events("r")[:3] == ["started", "queued", "resumed"]
+
+
+async def test_a_stop_during_a_look_counts_although_the_time_has_come_meanwhile(store: MemoryCheckpointer) -> None:
+    await graph(immediate).enqueue(store, run_id="r", not_before=datetime.now(UTC) + timedelta(hours=1))
+    tail, stopped = store.runs["r"][-1], asyncio.Event()
+    assert tail.queue is not None
+    over = QueueEntry.model_validate({**tail.queue.model_dump(), "not_before": datetime.now(UTC)})
+
+    async def look() -> None:
+        stopped.set()
+        tail.__dict__["queue"] = over
+
+    assert await asyncio.wait_for(until_due(tail, stopped, look=look, seconds=0.01), 60) is None
 
 
 async def test_the_wait_for_its_time_outlives_an_outage_of_the_store(store: MemoryCheckpointer) -> None:

@@ -279,7 +279,7 @@ async def until_due(
     while True:
         left = 0.0 if tail.due_at is None else (tail.due_at - datetime.now(UTC)).total_seconds()
         if left <= 0:
-            return tail
+            return None if stopped.is_set() else tail  # the event may have been set during a look
         # The clock may be set meanwhile, and the machine may sleep.
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stopped.wait(), min(left, pause or _LONGEST_SLEEP))
