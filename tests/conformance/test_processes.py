@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from stargraph.checkpoint.conformance import Check, HarnessError, Result, Session, _forks, run
+from stargraph.checkpoint.conformance import Check, HarnessError, Result, Session, _forks, _staging, run
 from stargraph.checkpoint.conformance._checks.clocks import wrong_clock, wrong_clock_prunes
 from stargraph.checkpoint.conformance._checks.frozen import frozen_in_read
 from stargraph.checkpoint.conformance._expect import Violation, together
@@ -126,6 +126,69 @@ def test_a_process_that_was_frozen_in_a_call_does_not_outlive_the_check() -> Non
     result = result_of(body)
     assert (result.verdict, result.message) == ("fail", "found")
     assert nobody_lives_in(groups[0])
+
+
+def sleeps(group: int) -> bool:
+    """Whether a process of a group is stopped by a signal."""
+    for pid in living(group):
+        with contextlib.suppress(OSError):
+            if (Path("/proc") / str(pid) / "stat").read_text().rpartition(")")[2].split()[0] == "T":
+                return True
+    return False
+
+
+async def _frozen(kit: Kit) -> tuple[Stage, int]:
+    """Freeze a process inside a write; return the stage, and the group that the process is in."""
+    await kit.open()
+    stage = await Stage.open(kit)
+    moments = await stage.moments("write", run_id="recorded")
+    assert await stage.freeze_at(moments[0], "write", run_id="run") is None
+    return stage, stage._child._process.pid
+
+
+def test_a_frozen_process_sleeps_as_long_as_this_one_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_staging, "_EFFORT", 3600)
+    monkeypatch.setattr(_staging, "_PATIENCE", 0.2)
+    slept: list[bool] = []
+
+    async def body(kit: Kit) -> None:
+        stage, group = await _frozen(kit)
+        until = time.process_time() + 3 * _staging._PATIENCE
+        while time.process_time() < until:
+            pass
+        slept.append(sleeps(group))
+        assert (await stage.wake()).acked
+
+    result = result_of(body)
+    assert result.verdict == "pass", result.message
+    assert slept == [True]
+
+
+def test_a_frozen_process_goes_on_where_this_one_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_staging, "_EFFORT", 3600)
+
+    async def body(kit: Kit) -> None:
+        stage, _ = await _frozen(kit)
+        assert (await stage.rest()).acked
+
+    result = result_of(body)
+    assert result.verdict == "pass", result.message
+
+
+def test_a_frozen_process_goes_on_where_this_one_waits_for_it_in_a_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_staging, "_PATIENCE", 3600)
+    monkeypatch.setattr(_staging, "_EFFORT", 0.2)
+
+    async def body(kit: Kit) -> None:
+        stage, group = await _frozen(kit)
+        deadline = time.monotonic() + 60
+        while sleeps(group) and time.monotonic() < deadline:
+            pass
+        assert not sleeps(group)
+        assert (await stage.rest()).acked
+
+    result = result_of(body)
+    assert result.verdict == "pass", result.message
 
 
 def test_a_process_is_killed_where_the_store_has_changed_and_the_call_has_not_returned() -> None:

@@ -15,8 +15,11 @@ from stargraph.checkpoint.conformance._moments import Moment
 from stargraph.checkpoint.conformance._processes import Child
 from stargraph.checkpoint.conformance._stage import WAKE
 
-PATIENCE: Final = 0.5
-"""Seconds that a frozen process sleeps where whoever waits for it does not come back."""
+_PATIENCE: Final = 0.5
+"""Seconds without anything to do after which this process counts as one that waits for the frozen one."""
+
+_EFFORT: Final = 1.0
+"""Seconds of a processor after which it counts as one that waits in a loop."""
 
 _MOST_CHANGES: Final = 20
 _MOST_OTHERS: Final = 4
@@ -93,6 +96,8 @@ class Stage:
     async def freeze_at(self, moment: Moment, call: str, *, run_id: str, size: int = 0) -> Played | None:
         """Play a call, and freeze its process at a moment (SIGSTOP).
 
+        It goes on once `wake` is called; or before, where this process waits for what the frozen one holds.
+
         Returns:
             Its report if it ended before it reached that moment; None if it is frozen: `wake` it then.
         """
@@ -128,7 +133,9 @@ class Stage:
             "most": _MOST_CHANGES,
             "others": _MOST_OTHERS,
             "own": _MOST_OWN,
-            "patience": PATIENCE,
+            "patience": _PATIENCE,
+            "effort": _EFFORT,
+            "parent": os.getpid(),
         }
         await self._child.tell(json.dumps(order))
 

@@ -16,7 +16,7 @@ from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import chain, executor_id, follow, noise, payload_step
-from stargraph.checkpoint.conformance._staging import PATIENCE, Played, Stage
+from stargraph.checkpoint.conformance._staging import Played, Stage
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnavailableError
 
@@ -195,7 +195,7 @@ async def frozen_in_write(kit: Kit) -> None:
             writing = asyncio.ensure_future(_written_after(reading, handle, mine, times))
             if theirs is None:
                 # Where the frozen one holds a lock, it wakes up by itself, and this write comes to its end then.
-                await asyncio.wait([writing], timeout=PATIENCE)
+                await asyncio.wait([writing])
                 theirs = await stage.wake()
             refusal = await writing
             what = f"an executor that was frozen at {moment}, inside a write of step {before}, and overtaken"

@@ -21,7 +21,7 @@ from stargraph.checkpoint.conformance._files import StandingFileTimes
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._runs import LATER, chain, follow, payload_step
-from stargraph.checkpoint.conformance._staging import PATIENCE, Played, Stage
+from stargraph.checkpoint.conformance._staging import Played, Stage
 from stargraph.checkpoint.conformance._views import Book, agree, runs_agree
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError, StoreUnavailableError
@@ -85,7 +85,7 @@ async def frozen_in_deletion(kit: Kit) -> None:
 async def _overtaken(
     stage: Stage, handle: Handle, checkpoint: Checkpoint, beside: Checkpoint | None = None
 ) -> tuple[CheckpointError | None, Played]:
-    """Write a step while a process is frozen, and wake it.
+    """Write a step while a process is frozen, which goes on by itself where it holds a lock, and wake it.
 
     Args:
         stage: the process.
@@ -98,8 +98,7 @@ async def _overtaken(
     """
     steps = [each for each in (checkpoint, beside) if each is not None]
     writing = [asyncio.ensure_future(_settled(partial(handle.write, each))) for each in steps]
-    # The frozen process may hold what the writes wait for.
-    await asyncio.wait(writing, timeout=PATIENCE / 2)
+    await asyncio.wait(writing)
     woken = await stage.wake()
     refusal, *others = [await each for each in writing]
     for refused in filter(None, others):
@@ -147,7 +146,7 @@ async def frozen_in_read(kit: Kit) -> None:
                 partial(handle.write, resumed) if call == "read_next" else partial(remove_run, handle, removal, steps)
             )
             changing = asyncio.ensure_future(_settled(change))
-            await asyncio.wait([changing], timeout=PATIENCE / 2)
+            await asyncio.wait([changing])
             woken = await stage.wake()
             refusal = await changing
             expect(refusal is None, f"{what}: the change was refused with {refusal!r}")
@@ -191,7 +190,7 @@ async def frozen_in_pruned_write(kit: Kit) -> None:
         if await stage.freeze_at(moment, "write", run_id=run_id) is not None:
             continue
         writing = asyncio.ensure_future(_written_and_pruned(handle, mine, times))
-        await asyncio.wait([writing], timeout=PATIENCE / 2)
+        await asyncio.wait([writing])
         theirs = await stage.wake()
         refusal = await writing
         what += ", and overtaken, and the run was pruned"
@@ -254,7 +253,7 @@ async def frozen_in_bootstrap(kit: Kit) -> None:
         what = f"a process was frozen at {moment}, inside bootstrap of a new store"
         book, handle = Book(), await kit.unready(location)
         writing = asyncio.ensure_future(_begin_runs(handle, book))
-        await asyncio.wait([writing], timeout=PATIENCE / 2)
+        await asyncio.wait([writing])
         woken = await stage.wake()
         await writing
         expect(woken.kind in ("", "StoreUnavailableError"), f"{what}, and raised {woken.error}")
