@@ -194,7 +194,10 @@ async def frozen_in_pruned_write(kit: Kit) -> None:
         theirs = await stage.wake()
         refusal = await writing
         what += ", and overtaken, and the run was pruned"
-        expect(theirs.acked != (refusal is None), f"{what}: {'both' if theirs.acked else 'none'} was acknowledged")
+        expect(
+            theirs.acked != (refusal is None),
+            f"{what}: {'both writes were' if theirs.acked else 'neither write was'} acknowledged",
+        )
         for reader in (handle, await kit.open()):
             found = await reader.read_latest(run_id)
             expect(
