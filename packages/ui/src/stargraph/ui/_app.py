@@ -43,7 +43,7 @@ def create_app(
 ) -> Starlette:
     """Return an ASGI app that shows the runs of a store; FastAPI and Starlette can mount it under any path.
 
-    No framework tells a mounted app when the server ends. Give `app.state.lifespan` to the app that it is mounted in,
+    Neither tells a mounted app when the server ends. Give `app.state.lifespan` to the app that it is mounted in,
     as its `lifespan` or as a context manager around its own: it pauses the runs that execute here, and closes the
     store.
 
