@@ -161,6 +161,33 @@ def test_an_interrupt_while_handles_are_closed_waits_for_that(stores: Path) -> N
     interrupting.join()
 
 
+def test_a_second_interrupt_leaves_no_store_behind(stores: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    began, released = threading.Event(), threading.Event()
+    cancel = _runner._Outcome.cancel
+
+    async def body(kit: Kit) -> None:
+        Path(kit.location).touch()
+        began.set()
+        released.wait(2 * PATIENCE)
+
+    def interrupt(*_: object, **__: object) -> bool:
+        assert began.wait(PATIENCE)
+        raise KeyboardInterrupt
+
+    def asked(outcome: _runner._Outcome) -> bool:
+        monkeypatch.setattr(outcome.ended, "wait", interrupt)
+        return cancel(outcome)
+
+    monkeypatch.setattr(_runner._Outcome, "cancel", asked)
+    monkeypatch.setattr(Session, "_await_end", interrupt)
+    with Session(Target(memory)) as session, pytest.raises(KeyboardInterrupt):
+        execute(session, body)
+    assert session.abandoned == 1
+    assert list(stores.iterdir()) == []
+    released.set()
+    join_check()
+
+
 def test_the_store_of_a_check_that_never_ends_goes_with_the_session(
     stores: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

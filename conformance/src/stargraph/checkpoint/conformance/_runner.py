@@ -305,8 +305,12 @@ class Session:
             thread.start()
             outcome = self._await_end(thread, outcome, check.deadline * self.deadline)
         except BaseException:  # ctrl-C, or a signal that ends the process
-            if outcome.cancel() and not outcome.ended.wait(INTERRUPTED):
-                self._leave_behind(kit)
+            try:
+                if outcome.cancel():
+                    outcome.ended.wait(INTERRUPTED)
+            finally:  # that wait can be interrupted as well
+                if outcome.loop is not None and not outcome.ended.is_set():
+                    self._leave_behind(kit)
             raise
         return Result(
             check,
