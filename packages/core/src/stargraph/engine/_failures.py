@@ -158,8 +158,13 @@ def chain_of(error: BaseException) -> Iterator[BaseException]:
             continue
         seen.add(id(link))
         yield link
-        members = link.exceptions if is_a(link, BaseExceptionGroup) else ()
-        waiting += [each for each in (*members, link.__cause__, link.__context__) if each is not None]
+        led_to_it = (*_direct_members(link), link.__cause__, link.__context__)
+        waiting += [each for each in led_to_it if each is not None]
+
+
+def _direct_members(error: BaseException) -> tuple[BaseException, ...]:
+    # Past the group's own class, which may have an attribute of that name.
+    return BaseExceptionGroup.exceptions.__get__(error) if is_a(error, BaseExceptionGroup) else ()
 
 
 def members_of(error: BaseException) -> list[BaseException]:
@@ -173,8 +178,7 @@ def members_of(error: BaseException) -> list[BaseException]:
     while waiting:
         each = waiting.pop()
         if is_a(each, BaseExceptionGroup):
-            # Past the group's own class, which may have an attribute of that name.
-            waiting += reversed(BaseExceptionGroup.exceptions.__get__(each))
+            waiting += reversed(_direct_members(each))
         elif each is not error:
             found.append(each)
     return found
