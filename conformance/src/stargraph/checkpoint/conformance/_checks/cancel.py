@@ -258,7 +258,7 @@ async def uses_nothing_up(kit: Kit) -> None:
         "writes beyond a gap": lambda: attempt(handle.write(follow(follow(steps[-1])))),
         "reads of an unknown run": lambda: handle.read_latest("nobody"),
         "reads of a step that is not there": lambda: handle.read_at_step("run", 99),
-        "lists with a negative limit": lambda: _refused_argument(handle.list_runs(limit=-1)),
+        "lists with a negative limit": lambda: refused_argument(handle.list_runs(limit=-1), "list_runs(limit=-1)"),
     }
     calls: dict[str, Callable[[], Awaitable[object]]] = {
         "writes": lambda: handle.write(steps[-1]),
@@ -290,7 +290,3 @@ async def _left(handle: Handle, newest_first: bool) -> None:
     steps = handle.history("run", newest_first=newest_first)
     await anext(steps)
     await steps.aclose()  # type: ignore[attr-defined]
-
-
-async def _refused_argument(call: Awaitable[object]) -> None:
-    await refused_argument(call, "list_runs(limit=-1)")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from stargraph.checkpoint.conformance._checks.deletion import write_runs
 from stargraph.checkpoint.conformance._checks.queues import offers_at_last
 from stargraph.checkpoint.conformance._compare import same, same_runs, show
 from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, together
@@ -262,8 +263,7 @@ async def _written(kit: Kit, steps: list[Checkpoint]) -> str:
     """Write a run to a new store, and return its location."""
     location = await kit.fresh_location()
     handle = await kit.open(location)
-    for checkpoint in steps:
-        await handle.write(checkpoint)
+    await write_runs(handle, steps)
     await handle.release()
     return location
 

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any, Final, TypeAlias
 
+from stargraph.checkpoint.conformance._checks.deletion import FAILED, RUNNING
 from stargraph.checkpoint.conformance._expect import Violation, error_line, expect
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._interleaving import interleaved
@@ -17,13 +18,11 @@ from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import LATER, chain, executor_id, follow
 from stargraph.checkpoint.conformance._views import Book, agree, runs_agree
-from stargraph.checkpoint.protocol import Checkpoint, Status
+from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 group: Final = Group("interleaving", needs=("steps.append_and_read", "durability.other_handle"))
 
-_FAILED: Final[tuple[Status, ...]] = ("failed",)
-_RUNNING: Final[tuple[Status, ...]] = ("running",)
 _POINTS: Final = 40
 
 Call: TypeAlias = Callable[[Handle, list[Checkpoint]], Awaitable[Any]]
@@ -54,7 +53,7 @@ def _delete(handle: Handle, steps: list[Checkpoint]) -> Awaitable[Any]:
 
 
 def _prune(handle: Handle, _: list[Checkpoint], *, keep_last: int) -> Awaitable[Any]:
-    return handle.prune(older_than=LATER, statuses=_FAILED, keep_last=keep_last)
+    return handle.prune(older_than=LATER, statuses=FAILED, keep_last=keep_last)
 
 
 async def _in_both_orders(kit: Kit, one: Call, other: Call, judge: Judge) -> None:
@@ -257,7 +256,7 @@ async def remove_run(handle: Handle, removal: str, steps: list[Checkpoint]) -> N
         await handle.delete_run(steps[0].run_id)
     else:
         await handle.write(resumed_step(steps))
-        await handle.prune(older_than=LATER, statuses=_RUNNING, keep_last=1)
+        await handle.prune(older_than=LATER, statuses=RUNNING, keep_last=1)
 
 
 @group.check(

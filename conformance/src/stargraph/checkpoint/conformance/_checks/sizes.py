@@ -10,6 +10,7 @@ from random import Random
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._calls import write_spread
+from stargraph.checkpoint.conformance._checks.deletion import RUNNING
 from stargraph.checkpoint.conformance._compare import absent, same, same_runs, same_steps
 from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, refused, together
 from stargraph.checkpoint.conformance._handle import Handle, naming
@@ -28,7 +29,7 @@ from stargraph.checkpoint.conformance._runs import (
     rivals,
 )
 from stargraph.checkpoint.conformance._views import Book, agree, each_page, in_order, matches, pages
-from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RecordedCall, RunSummary, Status, Task
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, RecordedCall, RunSummary, Task
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 group: Final = Group(
@@ -37,7 +38,6 @@ group: Final = Group(
 
 _STEPS: Final = 1100
 _RUNS: Final = 1100
-_RUNNING: Final[tuple[Status, ...]] = ("running",)
 _DEEP: Final = (0, 99, 255, 256, 499, 511, 512, 513, 999, 1000, 1023, 1024, 1025, 1098)
 """Steps at the edges of what stores cut pages, caches and chunks at."""
 
@@ -224,7 +224,7 @@ async def many_deleted(kit: Kit) -> None:
     await write_spread(handle, runs)
     # Some go one by one, before and after all the others: neither the first nor the last deletion may be forgotten.
     await _delete(handle, runs[:40])
-    await other.prune(older_than=last, statuses=_RUNNING, keep_last=0)
+    await other.prune(older_than=last, statuses=RUNNING, keep_last=0)
     await _delete(other, runs[-40:])
     newcomer = await kit.open()
     same_runs([], await newcomer.list_runs(), f"list_runs() after {_RUNS} runs were deleted")
