@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from support.broken_drivers.deltas import Deltas
 from support.broken_drivers.encrypting import Encrypting
-from support.conformance_targets import CHANCE_CHECKS, SEEDS
+from support.conformance_targets import CHANCE_CHECKS, FULL_CAPABILITIES, SEEDS
 from support.documents import blocks_of
 from support.workspace import ROOT
 
@@ -25,8 +25,6 @@ pytestmark = pytest.mark.thorough
 
 COMMAND = Path(sys.executable).with_name("stargraph-conformance")
 REFERENCE = "stargraph.checkpoint.conformance.reference:target"
-FULL = {check.capability for check in catalogue()} - {None, "queues", "presence", "schedules"}
-"""What a driver at level full declares at least."""
 
 
 def conformance(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
@@ -136,7 +134,7 @@ def test_the_documented_capabilities_are_conformant(tmp_path: Path) -> None:
     done = conformance("full_target:target", "--quick", *only, "--json", "-", folder=tmp_path)
     report = json.loads(done.stdout)
     assert {result["verdict"] for result in report["results"]} == {"pass"}, done.stdout
-    assert set(report["capabilities"]) >= FULL
+    assert set(report["capabilities"]) >= FULL_CAPABILITIES
 
 
 @pytest.mark.slow
