@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 from stargraph.checkpoint.protocol import Checkpoint
@@ -92,6 +92,15 @@ async def attempt(call: Awaitable[object]) -> CheckpointError | None:
     except CheckpointError as error:
         return error
     return None
+
+
+async def settled(call: Callable[[], Awaitable[object]]) -> CheckpointError | None:
+    """Call again as long as the outcome is unknown, as the lock of a frozen process may make it; return the refusal."""
+    refusal = await attempt(call())
+    while isinstance(refusal, StoreUnavailableError):
+        await asyncio.sleep(0.05)
+        refusal = await attempt(call())
+    return refusal
 
 
 async def acknowledged(call: Awaitable[object], what: str) -> bool:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Sequence
+from collections.abc import Sequence
 from datetime import timedelta
+from functools import partial
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import absent, same
-from stargraph.checkpoint.conformance._expect import NotEvaluated, Violation, attempt, error_line, expect, refused
+from stargraph.checkpoint.conformance._expect import NotEvaluated, Violation, error_line, expect, refused, settled
 from stargraph.checkpoint.conformance._files import StandingFileTimes
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
@@ -191,15 +191,14 @@ async def frozen_in_write(kit: Kit) -> None:
             mine = payload_step(steps[-1] if steps else None, run_id, noise(kit.random, _SIZE), 2)
             times.put_back()
             theirs = await stage.freeze_at(moment, "write", run_id=run_id, size=_SIZE)
-            reading = asyncio.ensure_future(_latest_meanwhile(kit, reader, run_id))
-            writing = asyncio.ensure_future(_written_after(reading, handle, mine, times))
+            # If the frozen one holds a lock that these wait for, it wakes up by itself.
+            found = await _latest_meanwhile(kit, reader, run_id)
+            refusal = await settled(partial(handle.write, mine))
+            times.put_back()
             if theirs is None:
-                # Where the frozen one holds a lock, it wakes up by itself, and this write comes to its end then.
-                await asyncio.wait([writing])
                 theirs = await stage.wake()
-            refusal = await writing
             what = f"an executor that was frozen at {moment}, inside a write of step {before}, and overtaken"
-            _before_or_after(steps, theirs, mine, refusal, await reading, what)
+            _before_or_after(steps, theirs, mine, refusal, found, what)
             await _one_of_two(handle, mine, refusal, theirs, what)
 
 
@@ -216,19 +215,6 @@ async def _latest_meanwhile(kit: Kit, reader: Handle, run_id: str) -> Checkpoint
     finally:
         await newcomer.release()
     return found
-
-
-async def _written_after(
-    reading: Awaitable[object], handle: Handle, mine: Checkpoint, times: StandingFileTimes
-) -> CheckpointError | None:
-    """Write a step once somebody has read the run, until the outcome is known; return the refusal."""
-    await reading
-    refusal = await attempt(handle.write(mine))
-    while isinstance(refusal, StoreUnavailableError):
-        await asyncio.sleep(0.05)
-        refusal = await attempt(handle.write(mine))
-    times.put_back()
-    return refusal
 
 
 def _before_or_after(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Final
 
@@ -16,7 +14,7 @@ from stargraph.checkpoint.conformance._checks.interleaving import (
     resumed_step,
     write_failed,
 )
-from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect
+from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, settled, together
 from stargraph.checkpoint.conformance._files import StandingFileTimes
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
@@ -24,7 +22,7 @@ from stargraph.checkpoint.conformance._runs import LATER, chain, follow, payload
 from stargraph.checkpoint.conformance._staging import Played, Stage
 from stargraph.checkpoint.conformance._views import Book, agree, runs_agree
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.errors import CheckpointError, StoreUnavailableError
+from stargraph.errors import CheckpointError
 
 group: Final = interleaving.group
 """The same group: they look for the same mistakes, between processes."""
@@ -97,22 +95,11 @@ async def _overtaken(
         Why the write was refused, and what the process answers.
     """
     steps = [each for each in (checkpoint, beside) if each is not None]
-    writing = [asyncio.ensure_future(_settled(partial(handle.write, each))) for each in steps]
-    await asyncio.wait(writing)
+    refusal, *others = await together(*(settled(partial(handle.write, each)) for each in steps))
     woken = await stage.wake()
-    refusal, *others = [await each for each in writing]
     for refused in filter(None, others):
         raise Violation(f"a write beside a process that was frozen raised {error_line(refused)}") from refused
     return refusal, woken
-
-
-async def _settled(call: Callable[[], Awaitable[object]]) -> CheckpointError | None:
-    """Call again as long as the outcome is unknown, as the lock of a frozen process may make it; return the refusal."""
-    refusal = await attempt(call())
-    while isinstance(refusal, StoreUnavailableError):
-        await asyncio.sleep(0.05)
-        refusal = await attempt(call())
-    return refusal
 
 
 @group.check(
@@ -145,10 +132,8 @@ async def frozen_in_read(kit: Kit) -> None:
             change = (
                 partial(handle.write, resumed) if call == "read_next" else partial(remove_run, handle, removal, steps)
             )
-            changing = asyncio.ensure_future(_settled(change))
-            await asyncio.wait([changing])
+            refusal = await settled(change)
             woken = await stage.wake()
-            refusal = await changing
             expect(refusal is None, f"{what}: the change was refused with {refusal!r}")
             expect(woken.kind in ("", "StoreUnavailableError"), f"{what}, raised {woken.error}")
             right = {
@@ -189,10 +174,10 @@ async def frozen_in_pruned_write(kit: Kit) -> None:
         what = f"a process was frozen at {moment}, inside write"
         if await stage.freeze_at(moment, "write", run_id=run_id) is not None:
             continue
-        writing = asyncio.ensure_future(_written_and_pruned(handle, mine, times))
-        await asyncio.wait([writing])
+        refusal = await settled(partial(handle.write, mine))
+        await settled(partial(_prune_to_last, handle, run_id))
+        times.put_back()
         theirs = await stage.wake()
-        refusal = await writing
         what += ", and overtaken, and the run was pruned"
         expect(
             theirs.acked != (refusal is None),
@@ -224,16 +209,6 @@ async def _prune_to_last(handle: Handle, run_id: str) -> None:
     await handle.prune(older_than=LATER, statuses=RUNNING, keep_last=_KEPT, run_id=run_id)
 
 
-async def _written_and_pruned(
-    handle: Handle, checkpoint: Checkpoint, times: StandingFileTimes
-) -> CheckpointError | None:
-    """Write a step, prune its run, and let its files be as old as before; return the refusal of the write."""
-    refusal = await _settled(partial(handle.write, checkpoint))
-    await _settled(partial(_prune_to_last, handle, checkpoint.run_id))
-    times.put_back()
-    return refusal
-
-
 @group.check(
     "frozen_in_bootstrap",
     "A process that is frozen inside bootstrap of a new store, between any two lines that change it, while another one "
@@ -255,21 +230,19 @@ async def frozen_in_bootstrap(kit: Kit) -> None:
             continue
         what = f"a process was frozen at {moment}, inside bootstrap of a new store"
         book, handle = Book(), await kit.unready(location)
-        writing = asyncio.ensure_future(_begin_runs(handle, book))
-        await asyncio.wait([writing])
+        await _begin_runs(handle, book)
         woken = await stage.wake()
-        await writing
         expect(woken.kind in ("", "StoreUnavailableError"), f"{what}, and raised {woken.error}")
         await _all_agree(kit, location, handle, book, turn, f"after {what}, while another one wrote")
 
 
 async def _begin_runs(handle: Handle, book: Book) -> None:
     """Open a store and begin some runs in it."""
-    refusal = await _settled(handle.bootstrap)
+    refusal = await settled(handle.bootstrap)
     expect(refusal is None, f"bootstrap beside a process that was frozen in it raised {refusal!r}")
     for number in range(8):
         for checkpoint in chain(f"run-{number}", 2):
-            refusal = await _settled(partial(handle.write, checkpoint))
+            refusal = await settled(partial(handle.write, checkpoint))
             expect(refusal is None, f"a write beside a process that was frozen in bootstrap raised {refusal!r}")
             book.wrote(checkpoint)
 
