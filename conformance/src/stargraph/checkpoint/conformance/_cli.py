@@ -93,8 +93,16 @@ def run_command(
     Exit codes: 0 conformant, 1 violations, 2 nothing or only partly evaluated, 3 the kit or its surroundings failed,
     130 ctrl-C, 143 SIGTERM.
     """
-    to_stdout = "-" in (json_file, junit, markdown, badge, certificate)
-    console = Console(stderr=to_stdout, soft_wrap=True, highlight=False, emoji=False)
+    forms: dict[Callable[[Report], str], str | None] = {
+        _to_json_text: json_file,
+        to_junit: junit,
+        to_markdown: markdown,
+        to_badge: badge,
+        _to_certificate: certificate,
+    }
+    wanted = {form: destination for form, destination in forms.items() if destination is not None}
+    destinations = list(wanted.values())
+    console = Console(stderr="-" in destinations, soft_wrap=True, highlight=False, emoji=False)
     try:
         if explain is not None:
             check = find(explain)
@@ -107,9 +115,10 @@ def run_command(
             return
         if target is None:
             raise HarnessError("name the driver under test, as package.module:name")
-        _ensure_apart([each for each in (json_file, junit, markdown, badge, certificate) if each is not None])
-        for destination in {json_file, junit, markdown, badge, certificate} - {None, "-"}:
-            _ensure_writable(str(destination))
+        _ensure_apart(destinations)
+        for destination in destinations:
+            if destination != "-":
+                _ensure_writable(destination)
         if keep is not None:
             _ensure_folder(keep)
         if certificate is not None:
@@ -119,17 +128,13 @@ def run_command(
         typer.secho(f"error: {_shown(str(error))}", fg="red", err=True)
         raise typer.Exit(3) from error
     show_report(report, console)
-    forms: tuple[tuple[str | None, Callable[[Report], str]], ...] = (
-        (json_file, _to_json_text),
-        (junit, to_junit),
-        (markdown, to_markdown),
-    )
-    if report.interrupted is None:
-        forms += ((badge, to_badge), (certificate, _to_certificate))
-    for destination, form in forms:
+    for form, destination in wanted.items():
+        # An interrupted run has proved no level.
+        if report.interrupted is not None and form in (to_badge, _to_certificate):
+            continue
         if destination == "-":
             sys.stdout.write(form(report))
-        elif destination is not None:
+        else:
             Path(destination).write_text(form(report), encoding="utf-8")
     _leave(report.exit_code)
 
