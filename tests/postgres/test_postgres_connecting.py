@@ -223,10 +223,10 @@ async def test_a_server_that_goes_away_is_waited_for(
 ) -> None:
     port = int(dsn.rpartition(":")[2].partition("/")[0])
     proxy = TcpProxy("127.0.0.1", port)
+    there = proxy.port = free_port()
     async with proxy:
-        handle = opened(dsn=f"postgresql://postgres@127.0.0.1:{proxy.port}/postgres", timeout=60)
+        handle = opened(dsn=f"postgresql://postgres@127.0.0.1:{there}/postgres", timeout=60)
         await handle.bootstrap()
-        there = proxy.port
     with caplog.at_level(logging.WARNING, "stargraph.checkpoint.postgres"):
         reading = asyncio.create_task(handle.list_runs())
         await asyncio.sleep(2.5)

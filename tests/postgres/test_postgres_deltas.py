@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from support.postgres_deadlines import hurried
 from support.postgres_records import chain, following, genesis
 from support.postgres_statements import is_latest, statement
 
@@ -166,7 +167,7 @@ async def test_nothing_is_built_on_a_step_that_was_not_acknowledged_here(
 
 
 async def test_nothing_is_built_on_a_step_that_failed(opened: Opener, sql: asyncpg.Connection, schema: str) -> None:
-    checkpointer = opened(timeout=2)
+    checkpointer = opened()
     await checkpointer.bootstrap()
     run = growing(5)
     await checkpointer.write_many(run[:3])
@@ -175,7 +176,7 @@ async def test_nothing_is_built_on_a_step_that_failed(opened: Opener, sql: async
             $$ BEGIN RAISE EXCEPTION 'made up' USING ERRCODE = '57014'; END $$;
         CREATE TRIGGER fail BEFORE UPDATE ON "{schema}".runs EXECUTE FUNCTION "{schema}".fail();
     """)
-    with pytest.raises(StoreUnavailableError):
+    with hurried(checkpointer, 2), pytest.raises(StoreUnavailableError):
         await checkpointer.write(run[3])
     await sql.execute(f'DROP TRIGGER fail ON "{schema}".runs')
     other_step = following(run[2])

@@ -74,7 +74,7 @@ async def fill(checkpointer: PostgresCheckpointer) -> list[Checkpoint]:
 async def test_nothing_acknowledged_is_lost_and_writing_goes_on_when_there_is_room(
     opened: Opener, sql: asyncpg.Connection, schema: str
 ) -> None:
-    checkpointer = opened(timeout=2)
+    checkpointer = opened(timeout=6)
     await checkpointer.bootstrap()
     run = await fill(checkpointer)
     assert len(run) > 20

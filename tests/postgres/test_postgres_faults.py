@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 import pytest
 from support.ports import free_port
+from support.postgres_deadlines import hurried
 from support.postgres_records import chain, following, genesis
 from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binaries
 from support.tcp_proxy import TcpProxy
@@ -38,7 +39,7 @@ async def proxy(dsn: str) -> AsyncIterator[TcpProxy]:
 
 @pytest.fixture
 async def proxied(proxy: TcpProxy, dsn: str, opened: Opener) -> PostgresCheckpointer:
-    handle = opened(dsn=through(dsn, proxy.port), timeout=3)
+    handle = opened(dsn=through(dsn, proxy.port), timeout=60)
     await handle.bootstrap()
     return handle
 
@@ -102,6 +103,7 @@ async def test_a_silent_connection_is_given_up_for_another(proxied: PostgresChec
     run = chain(2)
     await proxied.write(run[0])
     proxy.swallowing = True
+    proxied._attach().connections._timeout = 1  # type: ignore[attr-defined]  # of one attempt
     write = asyncio.create_task(proxied.write(run[1]))
     await asyncio.sleep(0.3)
     assert not write.done()
@@ -115,9 +117,10 @@ async def test_silence_for_good_is_an_error_and_no_hang(proxied: PostgresCheckpo
     await proxied.write(run[0])
     proxy.swallowing = True
     async with asyncio.timeout(60):
-        outcomes = await asyncio.gather(
-            proxied.write(run[1]), proxied.read_latest(run[0].run_id), proxied.list_runs(), return_exceptions=True
-        )
+        with hurried(proxied, 3):
+            outcomes = await asyncio.gather(
+                proxied.write(run[1]), proxied.read_latest(run[0].run_id), proxied.list_runs(), return_exceptions=True
+            )
     for outcome in outcomes:
         assert isinstance(outcome, StoreUnavailableError)
         assert outcome.reason == "timeout"
@@ -136,8 +139,9 @@ async def test_writes_that_wait_for_each_other_end_with_their_deadline(
     run = chain(51)
     await proxied.write(run[0])
     proxy.swallowing = True
-    async with asyncio.timeout(60):  # of one after the other, each would take the 3 seconds of the handle
-        outcomes = await asyncio.gather(*map(proxied.write, run[1:]), return_exceptions=True)
+    async with asyncio.timeout(60):  # of one after the other, each would take three seconds
+        with hurried(proxied, 3):
+            outcomes = await asyncio.gather(*map(proxied.write, run[1:]), return_exceptions=True)
     assert {getattr(outcome, "reason", None) for outcome in outcomes} == {"timeout"}
     proxy.swallowing = False
     await proxied.write(run[1])
@@ -243,12 +247,12 @@ async def test_errors_that_may_pass_are_tried_again(
 async def test_errors_that_stay_say_what_to_do(
     opened: Opener, sql: asyncpg.Connection, schema: str, code: str, reason: str
 ) -> None:
-    handle = opened(timeout=2)
+    handle = opened()
     await handle.bootstrap()
     run = chain(2)
     await handle.write(run[0])
     await fail_with(sql, schema, code, 10**6)
-    with pytest.raises(StoreUnavailableError) as caught:
+    with hurried(handle, 2), pytest.raises(StoreUnavailableError) as caught:
         await handle.write(run[1])
     assert caught.value.reason == reason
     assert caught.value.hint
@@ -300,6 +304,7 @@ async def test_a_statement_timeout_of_the_server_is_tried_again(
     await sql.execute(f"CREATE ROLE {role} LOGIN SUPERUSER; ALTER ROLE {role} SET statement_timeout = '150ms';")
     handle = opened(dsn=dsn.replace("//postgres@", f"//{role}@", 1))
     try:
+        await opened().bootstrap()  # which may take longer
         await handle.bootstrap()
         run = chain(2)
         await handle.write(run[0])
@@ -362,7 +367,7 @@ def own_server() -> Iterator[LocalServer]:
 
 
 async def test_a_server_that_is_killed_and_comes_back(own_server: LocalServer) -> None:
-    async with PostgresCheckpointer(own_server.dsn, timeout=20) as checkpointer:
+    async with PostgresCheckpointer(own_server.dsn, timeout=200) as checkpointer:
         run = chain(3)
         await checkpointer.write(run[0])
         own_server.kill()

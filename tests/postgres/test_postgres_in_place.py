@@ -8,24 +8,16 @@ from typing import Any
 
 import asyncpg
 import pytest
+from support.postgres_deadlines import hurried
 from support.postgres_records import chain
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
-from stargraph.checkpoint.postgres._connection import OwnConnections
 from stargraph.checkpoint.postgres._errors import UNSURE, Advice, Retries
 from stargraph.errors import StoreUnavailableError
 from stargraph.runtime import dispatch
 from stargraph.runtime._cancellation import InPlace
 
 Opener = Callable[..., PostgresCheckpointer]
-
-
-def hurried(handle: PostgresCheckpointer) -> None:
-    """Make the deadline of an open handle short, which may have been too short to open it on a busy machine."""
-    attached = handle._attach()
-    assert isinstance(attached.connections, OwnConnections)
-    attached.connections._timeout = 0.2
-    attached.writer._retries = Retries(0.2, Advice(lambda: "the server"))
 
 
 async def test_a_write_takes_no_task_of_its_own(checkpointer: PostgresCheckpointer) -> None:
@@ -55,16 +47,15 @@ async def test_it_waits_for_a_connection_no_longer_than_its_deadline(opened: Ope
     await handle.bootstrap()
     run = chain(2)
     await handle.write(run[0])
-    async with handle._attach().connections.lend(), asyncio.timeout(30):
-        hurried(handle)
-        with pytest.raises(StoreUnavailableError):
+    async with handle._attach().connections.lend(), asyncio.timeout(60):
+        with hurried(handle, 0.2), pytest.raises(StoreUnavailableError):
             await dispatch.write(handle, run[1])
 
 
 async def test_it_waits_for_an_earlier_write_no_longer_than_its_deadline() -> None:
     lock = asyncio.Lock()
     await lock.acquire()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         with pytest.raises(StoreUnavailableError, match="the writes of this run before it took too long"):
             await InPlace(Retries(0.05, Advice(lambda: "the server")).acquire(lock, run_id="r", step=1))
     lock.release()
@@ -133,8 +124,7 @@ async def test_a_statement_that_does_not_end_is_given_up(
     run = chain(3)
     for checkpoint in run[:2]:
         await dispatch.write(checkpointer, checkpoint)
-    hurried(checkpointer)
-    async with sql.transaction(), asyncio.timeout(30):
+    async with sql.transaction(), asyncio.timeout(60):
         await sql.execute(f'LOCK TABLE "{schema}".runs IN ACCESS EXCLUSIVE MODE')
-        with pytest.raises(StoreUnavailableError):
+        with hurried(checkpointer, 0.2), pytest.raises(StoreUnavailableError):
             await dispatch.write(checkpointer, run[2])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Final
 
@@ -38,13 +38,16 @@ class Relay:
     @asynccontextmanager
     async def outage(self) -> AsyncIterator[None]:
         """Cut every connection, and refuse new ones for as long as this is open."""
-        self._loop.call_soon_threadsafe(self._set_refusing, True)
+        await self._in_its_thread(self._set_refusing(True))
         try:
             yield
         finally:
-            self._loop.call_soon_threadsafe(self._set_refusing, False)
+            await self._in_its_thread(self._set_refusing(False))
 
-    def _set_refusing(self, refusing: bool) -> None:
+    async def _in_its_thread(self, work: Coroutine[None, None, None]) -> None:
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, self._loop))
+
+    async def _set_refusing(self, refusing: bool) -> None:
         self._proxy.refusing = refusing
         self._proxy.cut()
 
