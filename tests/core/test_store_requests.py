@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
@@ -118,12 +119,13 @@ async def test_a_request_that_succeeds_is_made_once() -> None:
 async def test_a_transient_failure_is_repeated_with_growing_pauses() -> None:
     clock, request = Clock(), Flaky(*[OSError(number) for number in range(12)])
     policy = RetryPolicy(60, first_pause=0.5, longest_pause=4, sleep=clock.sleep)
+    random.seed(1)  # where the pauses are drawn from
     assert await policy.run(request, is_transient=transient) == "done"
     assert request.calls == 13
     assert len(clock.pauses) == 12
     for position, pause in enumerate(clock.pauses):
         assert 0 <= pause <= min(4, 0.5 * 2**position)
-    assert max(clock.pauses) > 1  # one of twelve random pauses up to 4 s
+    assert max(clock.pauses) > 1
 
 
 @pytest.mark.parametrize("before", [0, 1, 2])
@@ -179,15 +181,14 @@ async def test_an_attempt_is_cut_short_at_the_deadline(cut_short: bool) -> None:
         calls += 1
         if calls == 1:
             raise OSError("first")
-        await asyncio.sleep(3)
+        await asyncio.sleep(0.5)  # longer than the policy allows
         return "late"
 
-    policy = RetryPolicy(2, first_pause=0.001, cut_short=cut_short)
-    if not cut_short:
-        assert await policy.run(hang, is_transient=transient) == "late"
-        return
-    with pytest.raises(OSError, match="first"):
-        await policy.run(hang, is_transient=transient)
+    policy = RetryPolicy(0.1, first_pause=0.001, cut_short=cut_short)
+    while calls < 2:  # a busy machine may leave no time for the second one
+        calls = 0
+        (outcome,) = await asyncio.gather(policy.run(hang, is_transient=transient), return_exceptions=True)
+    assert str(outcome) == ("first" if cut_short else "late")
 
 
 async def test_a_cancelled_caller_is_not_repeated() -> None:
