@@ -49,7 +49,7 @@ async def test_async_overlaps_one_write_with_the_next_node(store: MemoryCheckpoi
     store.write = held  # type: ignore[method-assign]
     run = await graph(SEQUENCE).start(checkpointer=store, run_id="r", durability="async")
     work = asyncio.create_task(run.start())
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while ledger != ["a", "b"]:  # which takes a thread some time
             await asyncio.sleep(0.001)
     for _ in range(30):

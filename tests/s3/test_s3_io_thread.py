@@ -152,7 +152,7 @@ async def test_a_call_under_way_at_close_is_reported(watched: Stores, proxy: Fau
     proxy.fail_when(lambda request: True, "delayed")
     reading = asyncio.ensure_future(store.read_latest("run"))
     await asyncio.sleep(0.2)
-    await asyncio.wait_for(store.close(), 20)
+    await asyncio.wait_for(store.close(), 60)
     with pytest.raises(CheckpointError) as caught:
         await reading
     assert caught.value.reason == "closed"
@@ -184,7 +184,7 @@ async def test_what_is_handed_over_while_the_thread_ends_is_never_forgotten() ->
         await asyncio.sleep(0)
         closing = asyncio.ensure_future(thread.close())
         calls += [asyncio.ensure_future(thread.run(work())) for _ in range(5)]
-        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 30)
+        results = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 60)
         assert all(result == "done" or getattr(result, "reason", "") == "closed" for result in results)
         await closing
 

@@ -70,7 +70,7 @@ class Enforcing:
         request = urllib.request.Request(
             f"{self.url}/moto-api/reset-auth", data=body, headers={"Content-Type": "text/plain"}
         )
-        urllib.request.urlopen(request, timeout=10).close()
+        urllib.request.urlopen(request, timeout=60).close()
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ from stargraph.checkpoint.sqlite import _thread
 
 _thread._EXIT_WAIT = 60.0
 """
-    sqlite_processes.run(PRELUDE + code + NEVER_CLOSED["a global name"], path, timeout=30)
+    sqlite_processes.run(PRELUDE + code + NEVER_CLOSED["a global name"], path, timeout=60)
 
 
 def test_a_lock_held_elsewhere_does_not_keep_the_interpreter_alive(path: Path) -> None:

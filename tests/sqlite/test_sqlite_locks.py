@@ -95,7 +95,7 @@ async def test_a_store_that_is_locked_while_it_is_opened_is_waited_for_and_told_
         other.execute("BEGIN EXCLUSIVE")
         store = SQLiteCheckpointer(path, busy_timeout=60)
         opening = asyncio.ensure_future(store.bootstrap())
-        deadline = asyncio.get_running_loop().time() + 30
+        deadline = asyncio.get_running_loop().time() + 50
         while not caplog.records and not opening.done():
             assert asyncio.get_running_loop().time() < deadline
             await asyncio.sleep(0.02)

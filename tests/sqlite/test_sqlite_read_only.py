@@ -126,7 +126,7 @@ def files_of_an_open_store(path: Path) -> Iterator[None]:
     try:
         yield
     finally:
-        _, errors = process.communicate("\n", timeout=30)
+        _, errors = process.communicate("\n", timeout=60)
         assert (process.returncode, errors) == (0, "")
 
 

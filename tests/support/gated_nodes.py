@@ -66,7 +66,7 @@ def block(state: Any, context: Context) -> None:
     """Holds a thread until it is released."""
     assert context.index is not None
     started.append(context.index)
-    released.wait(30)
+    released.wait(60)
 
 
 async def stubborn(state: Any, context: Context) -> None:

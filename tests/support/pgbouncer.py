@@ -78,7 +78,7 @@ class PgBouncer:
         """End the pooler; its clients see closed connections. Enter it again to start it again."""
         assert self._process is not None
         self._process.kill()
-        self._process.wait(10)
+        self._process.wait(60)
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -199,7 +199,7 @@ class LocalServer:
         for pid in self.processes():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
-        self._process.wait(30)
+        self._process.wait(60)
 
     def promote(self) -> None:
         """Make a primary of this standby, which runs."""

@@ -72,7 +72,7 @@ def served(store: Path, **options: Any) -> Iterator[Served]:
         yield Served(f"http://localhost:{port}", app)
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ async def latest(store: MemoryCheckpointer, run_id: str) -> Checkpoint:
 
 
 async def until(store: MemoryCheckpointer, run_id: str, *statuses: str) -> Checkpoint:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (found := await latest(store, run_id)).status not in statuses:
             await asyncio.sleep(0.01)
     return found

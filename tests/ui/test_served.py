@@ -47,7 +47,7 @@ async def test_the_printed_link_leads_to_the_runs(tmp_path: Path, host: str) -> 
             # Not by communicate, which loses what is read ahead of these two lines.
             assert process.stderr is not None
             out, err = process.stdout.read(), process.stderr.read()
-            assert process.wait(30) == 0, err
+            assert process.wait(60) == 0, err
             assert "a browser signed in; the link for another one" in out
             assert ("warning: listening on 0.0.0.0 without encryption" in out) == (host == "0.0.0.0")
             assert "Traceback" not in err

@@ -83,7 +83,7 @@ def _serving(command: list[str], url: str) -> Iterator[str]:
         yield url
     finally:
         process.kill()
-        process.wait(timeout=20)
+        process.wait(timeout=60)
 
 
 @contextmanager
