@@ -9,7 +9,7 @@ import sys
 import pytest
 from support.workspace import ROOT
 
-pytestmark = pytest.mark.thorough
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(600)]
 
 PROGRAM = """\
 from dataclasses import dataclass
@@ -148,7 +148,6 @@ def told(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=110,
         check=False,
     )
     lines = ran.stdout.splitlines()
