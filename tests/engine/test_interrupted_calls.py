@@ -11,6 +11,7 @@ from support import calling_nodes
 from support.call_runs import PLAY, PLAY_IN_A_THREAD, Durability, play, resume, start
 from support.calling_nodes import EFFECTS, do
 from support.graphs import graph
+from support.loop_clock import LoopClock
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.protocol import Checkpoint
@@ -25,13 +26,14 @@ def effects() -> None:
 
 async def test_a_timed_out_node_leaves_no_call_half_recorded(store: MemoryCheckpointer) -> None:
     """The node's time ends while the outcome of its call is being written; the next attempt is told the outcome."""
-    text = PLAY.replace("retry:", "timeout: 0.5, retry:").replace("ConnectionError", "TimeoutError")
-    writing = asyncio.Event()
+    text = PLAY.replace("retry:", "timeout: 60, retry:").replace("ConnectionError", "TimeoutError")
+    clock, writing = LoopClock(), asyncio.Event()
 
     async def slow_write(checkpoint: Checkpoint) -> None:
         if checkpoint.event == "called" and not writing.is_set():
             writing.set()
-            await asyncio.sleep(1)
+            clock.pass_(60)
+            await asyncio.sleep(0.1)
         await MemoryCheckpointer.write(store, checkpoint)
 
     async def script(state: Any, context: Context) -> Any:

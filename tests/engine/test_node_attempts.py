@@ -90,7 +90,7 @@ def _refuse_first(context: Context) -> None:
         raise ConnectionError("down")
 
 
-@pytest.mark.parametrize("node", ["slow", "slow_sync"])
+@pytest.mark.parametrize("node", ["slow", "held"])
 async def test_a_timeout_fails_the_node(store: MemoryCheckpointer, ledger: list[str], node: str) -> None:
     timed = f'{PATH}nodes: [{{id: a, kind: "support.nodes:{node}", timeout: 0.02}}]'
     summary = await (await graph(timed).start(checkpointer=store, run_id="r")).start()
@@ -101,13 +101,16 @@ async def test_a_timeout_fails_the_node(store: MemoryCheckpointer, ledger: list[
 
 async def test_a_retry_waits_for_the_thread_of_the_attempt_before(store: MemoryCheckpointer, ledger: list[str]) -> None:
     timed = (
-        f'{PATH}nodes: [{{id: a, kind: "support.nodes:slow_sync", timeout: 0.02,'
-        " retry: {attempts: 2, initial_delay: 0}}]"
+        f'{PATH}nodes: [{{id: a, kind: "support.nodes:held", timeout: 0.02, retry: {{attempts: 2, initial_delay: 0}}}}]'
     )
-    await (await graph(timed).start(checkpointer=store, run_id="r")).start()
-    assert ledger == ["a", "a ended", "a"]
-    while ledger.count("a ended") < 2:
+    work = asyncio.ensure_future((await graph(timed).start(checkpointer=store, run_id="r")).start())
+    while not ledger:
         await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)  # its time is over
+    assert ledger == ["a"]
+    nodes.release()
+    await work
+    assert ledger[:3] == ["a", "a ended", "a"]
 
 
 async def test_sync_nodes_run_in_the_executor_that_was_given(store: MemoryCheckpointer) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from support import nodes
 from support.graphs import graph
+from support.loop_clock import LoopClock
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
@@ -84,12 +85,29 @@ async def test_blocked_nodes_hold_up_neither_the_store_nor_the_default_executor(
     assert run.state == {"x": ["first", *["thread"] * 15]}
 
 
-async def test_the_time_of_a_node_begins_when_it_begins(store: MemoryCheckpointer) -> None:
-    text = MAP.replace("timeout: 20", "timeout: 1.2")
-    nodes.before = lambda ctx: time.sleep(0.2)
-    with ThreadPoolExecutor(2) as pool:
-        run = await graph(text).start(checkpointer=store, run_id="r", executor=pool)
-        assert (await run.start()).status == "done", "eight turns of 0.2 s, each well below the timeout"
+class CountingPool(ThreadPoolExecutor):
+    """Counts what it was given."""
+
+    submitted = 0
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        self.submitted += 1
+        return super().submit(fn, *args, **kwargs)
+
+
+async def test_the_time_of_a_node_begins_when_it_begins(store: MemoryCheckpointer, gate: threading.Event) -> None:
+    clock = LoopClock()
+    with CountingPool(2) as pool:
+        for _ in range(2):
+            pool.submit(gate.wait)
+        run = await graph(MAP).start(checkpointer=store, run_id="r", executor=pool)
+        work = asyncio.ensure_future(run.start())
+        while pool.submitted < 2 + 16 and not work.done():
+            await asyncio.sleep(0.01)
+        clock.pass_(60)  # three times the timeout
+        await asyncio.sleep(0.1)
+        gate.set()
+        assert (await work).status == "done"
 
 
 async def test_a_timeout_ends_the_run_when_it_expires(store: MemoryCheckpointer, gate: threading.Event) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -24,14 +23,22 @@ before: Callable[[Context], object] = _nothing
 
 
 _era = 0
+_gate = threading.Event()
 
 
 def reset() -> None:
     """Forget what was executed, and what was to be called."""
-    global before, _era  # noqa: PLW0603
+    global before, _era, _gate  # noqa: PLW0603
     LEDGER.clear()
     _era += 1
     before = _nothing
+    release()
+    _gate = threading.Event()
+
+
+def release() -> None:
+    """Let `held` go on."""
+    _gate.set()
 
 
 def _enter(context: Context) -> str:
@@ -124,10 +131,10 @@ async def slow(state: Any, context: Context) -> dict[str, Any]:
     return {"path": [name]}
 
 
-def slow_sync(state: Any, context: Context) -> dict[str, Any]:
-    """Takes a while in a thread, and tells when it ended."""
-    name, era = _enter(context), _era
-    time.sleep(0.2)
+def held(state: Any, context: Context) -> dict[str, Any]:
+    """Waits in a thread until it is released, and tells when it ended."""
+    name, era, gate = _enter(context), _era, _gate
+    gate.wait(60)
     if era == _era:  # a thread that was given up may outlive its test
         LEDGER.append(f"{name} ended")
     return {"path": [name]}
