@@ -104,7 +104,7 @@ async def test_a_thread_that_has_ended_holds_no_file_open() -> None:
         await thread.open()
         thread.shut()
         assert thread._worker is not None
-        await asyncio.to_thread(thread._worker.thread.join, 10)
+        await asyncio.to_thread(thread._worker.thread.join, 60)
     assert len(os.listdir("/proc/self/fd")) <= before + 1  # a thread of the loop's own pool may have come
 
 

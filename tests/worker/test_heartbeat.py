@@ -21,7 +21,7 @@ class SlowStore(MemoryCheckpointer):
 
     async def beat(self, process: ProcessInfo) -> None:
         self.beating.set()
-        await asyncio.to_thread(self.may_beat.wait, 20)
+        await asyncio.to_thread(self.may_beat.wait, 60)
         await super().beat(process)
 
 
@@ -29,7 +29,7 @@ async def test_a_start_that_is_cancelled_leaves_the_store(caplog: pytest.LogCapt
     shared = MemoryStore()
     heartbeat = ThreadHeartbeat(lambda: SlowStore(shared), ProcessInfo.current, 10.0, WorkerMetrics())
     starting = asyncio.create_task(heartbeat.start())
-    assert await asyncio.to_thread(SlowStore.beating.wait, 20)
+    assert await asyncio.to_thread(SlowStore.beating.wait, 60)
     starting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await starting
