@@ -78,15 +78,16 @@ async def _postgres(name: str, is_source: bool) -> AsyncIterator[Any]:
         raise typer.BadParameter("pip install langgraph-checkpoint-postgres") from None
     try:
         async with AsyncPostgresSaver.from_conn_string(name) as saver:
-            async with await psycopg.AsyncConnection.connect(name) as connection:
-                found = await connection.execute(
-                    "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0", [_TABLE]
-                )
-                _check_columns(name, {column for (column,) in await found.fetchall()}, is_source)
-                if is_source:
-                    # Who may only read cannot set it up, and need not.
-                    found = await connection.execute("SELECT max(v) FROM checkpoint_migrations")
-                    is_current = await found.fetchone() == (len(saver.MIGRATIONS) - 1,)
+            connection = saver.conn
+            assert isinstance(connection, psycopg.AsyncConnection)  # it has a pool only if it is given one
+            found = await connection.execute(
+                "SELECT attname FROM pg_attribute WHERE attrelid = to_regclass(%s) AND attnum > 0", [_TABLE]
+            )
+            _check_columns(name, {row["attname"] for row in await found.fetchall()}, is_source)
+            if is_source:
+                # Who may only read cannot set it up, and need not.
+                found = await connection.execute("SELECT max(v) AS version FROM checkpoint_migrations")
+                is_current = await found.fetchone() == {"version": len(saver.MIGRATIONS) - 1}
             if not is_source or not is_current:
                 await saver.setup()
             saver.serde = OpaqueSerializer()
