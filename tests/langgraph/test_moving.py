@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import datetime as dt
 import json
 import sqlite3
 import sys
 import uuid
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import asyncpg
 import pytest
@@ -51,6 +52,33 @@ async def test_a_story_reads_the_same_after_it_moved_and_moved_back(story: Story
         assert (again.copied, again.present) == (0, first.copied)
         await copy_threads(ours, back)
     assert (await copy_threads(source, back)).copied == 0
+
+
+class Theirs(NamedTuple):
+    """A schema of PostgreSQL for LangGraph's saver.
+
+    Attributes:
+        dsn: names it to LangGraph's saver, which makes its tables there.
+        schema: its name.
+        connection: a connection of the test, with the tables of the server's default schema.
+    """
+
+    dsn: str
+    schema: str
+    connection: Any
+
+
+@pytest.fixture
+async def theirs(postgres: str) -> AsyncIterator[Theirs]:
+    schema = f"theirs_{uuid.uuid4().hex}"
+    connection = await asyncpg.connect(postgres)
+    await connection.execute(f"CREATE SCHEMA {schema}")
+    try:
+        separator = "&" if "?" in postgres else "?"
+        yield Theirs(f"{postgres}{separator}options=-csearch_path%3D{schema}", schema, connection)
+    finally:
+        await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+        await connection.close()
 
 
 async def call(*words: object) -> Any:
@@ -321,16 +349,14 @@ async def test_an_interrupted_copy_is_repeated_and_copies_the_rest() -> None:
 
 
 @pytest.mark.thorough
-async def test_a_copy_lists_names_and_no_values(postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_copy_lists_names_and_no_values(
+    theirs: Theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """LangGraph's saver for PostgreSQL loads all that it lists at once."""
-    schema = f"theirs_{uuid.uuid4().hex}"
-    connection = await asyncpg.connect(postgres)
-    await connection.execute(f"CREATE SCHEMA {schema}")
-    theirs = f"{postgres}{'&' if '?' in postgres else '?'}options=-csearch_path%3D{schema}"
     options: Any = {"autocommit": True, "prepare_threshold": 0, "row_factory": dict_row}
-    connections: Any = AsyncConnectionPool(theirs, min_size=1, max_size=2, kwargs=options, open=False)
+    connections: Any = AsyncConnectionPool(theirs.dsn, min_size=1, max_size=2, kwargs=options, open=False)
     async with (
-        AsyncPostgresSaver.from_conn_string(theirs) as one,
+        AsyncPostgresSaver.from_conn_string(theirs.dsn) as one,
         connections as pool,
         AsyncSqliteSaver.from_conn_string(str(tmp_path / "theirs.sqlite")) as two,
         StargraphSaver(MemoryCheckpointer()) as ours,
@@ -350,8 +376,6 @@ async def test_a_copy_lists_names_and_no_values(postgres: str, tmp_path: Path, m
         (2, 0, 6),
         (2, 0, 6),
     ]
-    await connection.execute(f"DROP SCHEMA {schema} CASCADE")
-    await connection.close()
 
 
 async def test_a_copy_goes_from_thread_to_thread() -> None:
@@ -370,7 +394,7 @@ async def test_a_copy_goes_from_thread_to_thread() -> None:
     assert len(written) > 6
 
 
-async def test_a_checkpoint_that_reads_back_otherwise_is_reported() -> None:
+async def test_a_checkpoint_that_reads_back_otherwise_is_told_from_a_thread_that_has_gone_on() -> None:
     class Forgetful(InMemorySaver):
         def get_tuple(self, config: Any) -> Any:
             found = super().get_tuple(config)
@@ -379,51 +403,137 @@ async def test_a_checkpoint_that_reads_back_otherwise_is_reported() -> None:
     source = InMemorySaver()
     await approval(source).ainvoke({"n": 0, "log": []}, config())
     with pytest.raises(CheckpointError, match="reads back as another one") as raised:
-        await copy_threads(source, Forgetful())
+        await copy_threads(source, target := Forgetful())
     assert raised.value.reason == "not-equal"
+    assert raised.value.hint is not None
+    assert raised.value.hint.endswith("report this.")
+    with pytest.raises(CheckpointError, match="in the target already with other writes") as raised:
+        await copy_threads(source, target)
+    assert raised.value.reason == "not-equal"
+    assert raised.value.hint is not None
+    assert "gone on since an earlier copy" in raised.value.hint
+
+
+async def put_metadata(saver: Any, metadata: dict[str, Any], thread_id: Any = "t", *, number: int = 1) -> None:
+    made: Any = {**empty_checkpoint(), "channel_values": {"n": number}, "channel_versions": {"n": f"{number:032}.5"}}
+    place: Any = {"configurable": {"thread_id": thread_id, "checkpoint_ns": ""}}
+    await saver.aput(place, made, metadata, made["channel_versions"])
+
+
+def refused_export(
+    source: str, dest: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> list[str]:
+    monkeypatch.setattr("sys.argv", ["stargraph-langgraph", "export", source, dest])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 2
+    return capsys.readouterr().err.splitlines()
+
+
+ODD: list[Any] = [dt.datetime(2026, 1, 1), {1, 2}, b"bytes", {1: 2}, [{"inside": uuid.UUID(int=1)}]]  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("value", ODD, ids=repr)
+async def test_an_export_names_the_checkpoint_whose_metadata_is_no_json(
+    value: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours, back = str(tmp_path / "ours.sqlite"), str(tmp_path / "back.sqlite")
+    async with StargraphSaver.from_url(ours) as saver:
+        await put_metadata(saver, {"step": 0, "when": value})
+        found = await saver.aget_tuple(place_of("t"))
+        assert found is not None
+        told = await asyncio.to_thread(refused_export, ours, back, monkeypatch, capsys)
+        assert told[0].startswith(f"error: thread 't', checkpoint {found.checkpoint['id']}: ")
+        assert told[1].startswith("hint: ")
+        assert told[1].count("'when'") == 1
+        assert "'step'" not in told[1]
+        assert len(told) == 2
+        # The hint helps.
+        await saver.aput(place_of("t"), found.checkpoint, {"step": 0}, {})
+    done = await call("export", ours, back)
+    assert done.exit_code == 0, done.output
 
 
 @pytest.mark.thorough
-async def test_threads_move_from_their_database_and_back(postgres: str, tmp_path: Path) -> None:
-    schema = f"theirs_{uuid.uuid4().hex}"
-    connection = await asyncpg.connect(postgres)
-    await connection.execute(f"CREATE SCHEMA {schema}")
-    theirs = f"{postgres}{'&' if '?' in postgres else '?'}options=-csearch_path%3D{schema}"
-    async with AsyncPostgresSaver.from_conn_string(theirs) as saver:
+async def test_an_export_names_the_checkpoint_that_a_database_refuses(
+    theirs: Theirs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ours = str(tmp_path / "ours.sqlite")
+    async with StargraphSaver.from_url(ours) as saver:
+        await put_metadata(saver, {"ratio": float("nan")})
+    told = await asyncio.to_thread(refused_export, ours, theirs.dsn, monkeypatch, capsys)
+    assert told[0].startswith("error: thread 't', checkpoint ")
+    assert "'ratio'" in told[-1]
+
+
+async def test_a_fault_of_a_target_that_is_not_about_a_value_goes_on_to_the_caller() -> None:
+    class Broken(InMemorySaver):
+        def put(self, *words: Any) -> Any:
+            raise ConnectionResetError("gone")
+
+    source = InMemorySaver()
+    await put_metadata(source, {})
+    with pytest.raises(ConnectionResetError, match="gone"):
+        await copy_threads(source, Broken())
+
+
+async def test_threads_whose_ids_are_not_text_are_copied_as_text() -> None:
+    source = InMemorySaver()
+    threads = [7, "a", None, uuid.UUID(int=1), 1.5]
+    for number, thread_id in enumerate(threads):
+        await put_metadata(source, {}, thread_id, number=number)
+    async with StargraphSaver(MemoryCheckpointer()) as ours:
+        report = await copy_threads(source, ours)
+        assert (report.threads, report.copied, report.present) == (5, 5, 0)
+        report = await copy_threads(source, ours)
+        assert (report.threads, report.copied, report.present) == (5, 0, 5)
+        for number, thread_id in enumerate(threads):
+            found = await ours.aget_tuple(place_of(str(thread_id)))
+            assert found is not None
+            assert found.checkpoint["channel_values"] == {"n": number}
+        await put_metadata(source, {}, "7")
+        with pytest.raises(CheckpointError, match="threads 7 and '7' have the same id as text") as raised:
+            await copy_threads(source, ours)
+        assert raised.value.reason == "ambiguous-thread"
+
+
+@pytest.mark.thorough
+async def test_threads_move_from_their_database_and_back(theirs: Theirs, tmp_path: Path) -> None:
+    async with AsyncPostgresSaver.from_conn_string(theirs.dsn) as saver:
         await saver.setup()
         await approval(saver).ainvoke({"n": 0, "log": []}, config())
         expected = comparable(await history(approval(saver), config()))
-    done = await call("import", theirs, tmp_path / "ours.sqlite")
+    done = await call("import", theirs.dsn, tmp_path / "ours.sqlite")
     assert done.exit_code == 0, done.output
     assert "1 thread, 3 checkpoints copied and verified" in done.output
     async with StargraphSaver.from_url(str(tmp_path / "ours.sqlite")) as ours:
         assert comparable(await history(approval(ours), config())) == expected
         await ours.adelete_thread("none")
-    async with AsyncPostgresSaver.from_conn_string(theirs) as saver:
+    async with AsyncPostgresSaver.from_conn_string(theirs.dsn) as saver:
         await saver.adelete_thread(config()["configurable"]["thread_id"])
-    done = await call("export", tmp_path / "ours.sqlite", theirs)
+    done = await call("export", tmp_path / "ours.sqlite", theirs.dsn)
     assert done.exit_code == 0, done.output
-    async with AsyncPostgresSaver.from_conn_string(theirs) as saver:
+    async with AsyncPostgresSaver.from_conn_string(theirs.dsn) as saver:
         assert comparable(await history(approval(saver), config())) == expected
     async with StargraphSaver.from_url(str(tmp_path / "snapshots.sqlite")) as ours:
         await put_values(ours, [_DeltaSnapshot([1]), 1])
-    done = await call("export", tmp_path / "snapshots.sqlite", theirs)
+    done = await call("export", tmp_path / "snapshots.sqlite", theirs.dsn)
     assert done.exit_code == 0, done.output
-    stored = f"SELECT checkpoint->'channel_values'->>'b' FROM {schema}.checkpoints WHERE thread_id = 't'"
-    assert await connection.fetchval(stored) == "true", "the mark by which they know a snapshot of a delta channel"
-    await connection.execute(f"DROP SCHEMA {schema} CASCADE")
-    await connection.close()
+    stored = f"SELECT checkpoint->'channel_values'->>'b' FROM {theirs.schema}.checkpoints WHERE thread_id = 't'"
+    assert await theirs.connection.fetchval(stored) == "true", (
+        "the mark by which they know a snapshot of a delta channel"
+    )
 
 
 @pytest.mark.thorough
 async def test_a_database_is_only_read_by_an_import_and_refused_if_it_holds_something_else(
-    postgres: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    postgres: str,
+    theirs: Theirs,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    schema = f"theirs_{uuid.uuid4().hex}"
-    connection = await asyncpg.connect(postgres)
-    await connection.execute(f"CREATE SCHEMA {schema}")
-    separator = "&" if "?" in postgres else "?"
-    path = f"{postgres}{separator}options=-csearch_path%3D{schema}"
+    path, schema, connection = theirs
     read_only = f"{path}%20-cdefault_transaction_read_only%3Don"
 
     def refused(*words: object) -> str:
@@ -436,27 +546,23 @@ async def test_a_database_is_only_read_by_an_import_and_refused_if_it_holds_some
     async def tables() -> Any:
         return await connection.fetch("SELECT * FROM pg_tables WHERE schemaname = $1 ORDER BY tablename", schema)
 
-    try:
-        assert "it holds no threads" in await asyncio.to_thread(refused, "import", path, tmp_path / "ours.sqlite")
-        assert await tables() == []
-        async with AsyncPostgresSaver.from_conn_string(path) as saver:
-            await saver.setup()
-            await approval(saver).ainvoke({"n": 0, "log": []}, config())
-        done = await call("import", read_only, tmp_path / "ours.sqlite")
-        assert done.exit_code == 0, done.output
-        assert "3 checkpoints copied and verified" in done.output
-        # The last migration is one that they have not run yet.
-        await connection.execute(
-            f"DELETE FROM {schema}.checkpoint_migrations WHERE v = (SELECT max(v) FROM {schema}.checkpoint_migrations)"
-        )
-        assert "read-only transaction" in await asyncio.to_thread(refused, "import", read_only, tmp_path / "x.sqlite")
-        await connection.execute(f"DROP SCHEMA {schema} CASCADE")
-        async with StargraphSaver.from_url(f"{postgres}{separator}schema={schema}") as ours:
-            await approval(ours).ainvoke({"n": 0, "log": []}, config())
-        before = await tables()
-        told = await asyncio.to_thread(refused, "export", tmp_path / "ours.sqlite", path)
-        assert "it is a Stargraph store" in told
-        assert await tables() == before
-    finally:
-        await connection.execute(f"DROP SCHEMA {schema} CASCADE")
-        await connection.close()
+    assert "it holds no threads" in await asyncio.to_thread(refused, "import", path, tmp_path / "ours.sqlite")
+    assert await tables() == []
+    async with AsyncPostgresSaver.from_conn_string(path) as saver:
+        await saver.setup()
+        await approval(saver).ainvoke({"n": 0, "log": []}, config())
+    done = await call("import", read_only, tmp_path / "ours.sqlite")
+    assert done.exit_code == 0, done.output
+    assert "3 checkpoints copied and verified" in done.output
+    # The last migration is one that they have not run yet.
+    await connection.execute(
+        f"DELETE FROM {schema}.checkpoint_migrations WHERE v = (SELECT max(v) FROM {schema}.checkpoint_migrations)"
+    )
+    assert "read-only transaction" in await asyncio.to_thread(refused, "import", read_only, tmp_path / "x.sqlite")
+    await connection.execute(f"DROP SCHEMA {schema} CASCADE")
+    async with StargraphSaver.from_url(f"{postgres}{'&' if '?' in postgres else '?'}schema={schema}") as ours:
+        await approval(ours).ainvoke({"n": 0, "log": []}, config())
+    before = await tables()
+    told = await asyncio.to_thread(refused, "export", tmp_path / "ours.sqlite", path)
+    assert "it is a Stargraph store" in told
+    assert await tables() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import sqlite3
 import sys
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import nullcontext, suppress
@@ -10,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from langgraph.checkpoint.base import BaseCheckpointSaver, CheckpointTuple, PendingWrite
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
-from stargraph.errors import CheckpointError
+from stargraph.errors import CheckpointError, StargraphError
 from stargraph.langgraph._log import ThreadLog
 from stargraph.langgraph._opaque import Opaque, unreadable_error
 from stargraph.langgraph._saver import StargraphSaver
@@ -21,9 +23,21 @@ Saver = BaseCheckpointSaver[Any]
 
 
 class _Name(NamedTuple):
-    thread_id: str
+    """What names a checkpoint.
+
+    Attributes:
+        thread_id: text, except in a saver that keeps whatever it was given, as LangGraph's saver in memory does.
+        namespace: the checkpoint namespace.
+        checkpoint_id: its id.
+    """
+
+    thread_id: Any
     namespace: str
     checkpoint_id: str
+
+    def as_text(self) -> _Name:
+        """Return the name that it has in every other saver."""
+        return self._replace(thread_id=str(self.thread_id))
 
 
 @dataclass(slots=True)
@@ -46,7 +60,8 @@ async def copy_threads(
 ) -> MoveReport:
     """Copy all threads of a saver to another one, and verify each checkpoint there.
 
-    What is there already is left, so that an interrupted copy is simply repeated.
+    What is there already is left, so that an interrupted copy is simply repeated. The ids of threads become text, as
+    LangGraph's graphs make them.
 
     Args:
         source: the saver that is read.
@@ -54,25 +69,42 @@ async def copy_threads(
         progress: called after each checkpoint with how many are done, of how many.
 
     Raises:
-        CheckpointError: a checkpoint reads back as another one (`reason="not-equal"`), or the serializer of the
-            source cannot read it (`reason="unknown-serializer"`).
+        CheckpointError: `reason` is
+            `not-equal`: a checkpoint reads back as another one;
+            `not-storable`: the target cannot keep it, such as metadata that is not JSON;
+            `unknown-serializer`: the serializer of the source cannot read it;
+            `ambiguous-thread`: two threads of the source have the same id as text.
     """
     names = [name async for name in _names(source)]
-    report = MoveReport(threads=len({name.thread_id for name in names}))
+    report = MoveReport(threads=_count_threads(names))
     # Thread by thread, which a saver that keeps differences reads and writes with the least work. Ids grow with time: a
     # parent comes before its children.
-    for done, name in enumerate(sorted(names), 1):
+    for done, name in enumerate(sorted(names, key=_Name.as_text), 1):
         found = await source.aget_tuple(_config(name))
         if found is not None:
             if isinstance(found.checkpoint, Opaque):
                 raise unreadable_error(str(found.checkpoint.form))
-            if _is_same(found, await target.aget_tuple(_config(name))):
+            there = await target.aget_tuple(_config(name.as_text()))
+            if _is_same(found, there):
                 report.present += 1
             else:
-                await _copy(name, found, target)
+                await _copy(name.as_text(), found, target, is_there=there is not None)
                 report.copied += 1
         progress(done, len(names))
     return report
+
+
+def _count_threads(names: Sequence[_Name]) -> int:
+    threads: dict[str, Any] = {}
+    for name in names:
+        known = threads.setdefault(str(name.thread_id), name.thread_id)
+        if known != name.thread_id:
+            raise CheckpointError(
+                f"threads {known!r} and {name.thread_id!r} have the same id as text, and would become one",
+                reason="ambiguous-thread",
+                hint="LangGraph's graphs use the one whose id is text. Delete the other one in the source.",
+            )
+    return len(threads)
 
 
 async def _names(source: Saver) -> AsyncIterator[_Name]:
@@ -103,7 +135,7 @@ async def _names(source: Saver) -> AsyncIterator[_Name]:
     else:
         async for found in source.alist(None):
             place = found.config["configurable"]
-            yield _Name(str(place["thread_id"]), place.get("checkpoint_ns", ""), place["checkpoint_id"])
+            yield _Name(place["thread_id"], place.get("checkpoint_ns", ""), place["checkpoint_id"])
 
 
 _NAMES: Final = "SELECT thread_id, checkpoint_ns, checkpoint_id FROM checkpoints"
@@ -115,21 +147,60 @@ def _is_of(saver: Saver, module: str, name: str) -> bool:
     return isinstance(kind, type) and isinstance(saver, kind)
 
 
-async def _copy(name: _Name, found: CheckpointTuple, target: Saver) -> None:
+async def _copy(name: _Name, found: CheckpointTuple, target: Saver, *, is_there: bool) -> None:
     parent = found.parent_config["configurable"]["checkpoint_id"] if found.parent_config else None
     place: dict[str, Any] = {"thread_id": name.thread_id, "checkpoint_ns": name.namespace}
     config: Any = {"configurable": place | ({} if parent is None else {"checkpoint_id": parent})}
-    await target.aput(config, found.checkpoint, found.metadata, found.checkpoint["channel_versions"])
-    for position, (task_id, writes) in enumerate(_groups(found.pending_writes or [])):
-        # Savers do not hand out the path of a task, by which they sort: its position keeps the order.
-        await target.aput_writes(_config(name), writes, task_id, f"{position:08}")
-    if not _is_same(found, await target.aget_tuple(_config(name))):
+    what = f"thread {name.thread_id!r}, checkpoint {name.checkpoint_id}"
+    try:
+        await target.aput(config, found.checkpoint, found.metadata, found.checkpoint["channel_versions"])
+        for position, (task_id, writes) in enumerate(_groups(found.pending_writes or [])):
+            # Savers do not hand out the path of a task, by which they sort: its position keeps the order.
+            await target.aput_writes(_config(name), writes, task_id, f"{position:08}")
+    except Exception as error:
+        if isinstance(error, StargraphError) or not _is_about_values(error):
+            raise
         raise CheckpointError(
-            f"thread {name.thread_id!r}, checkpoint {name.checkpoint_id}: it reads back as another one",
-            reason="not-equal",
-            hint="Nothing was removed from the source. If the thread has gone on since an earlier copy, delete it in"
-            " the target and copy again; else look at both with get_state(), and report this.",
-        )
+            f"{what}: the target cannot keep it: {str(error).strip() or type(error).__name__}",
+            reason="not-storable",
+            hint=_json_hint(found) or "Delete its thread in the source, or put the checkpoint there again without it.",
+        ) from error
+    if _is_same(found, await target.aget_tuple(_config(name))):
+        return
+    if is_there:
+        complaint = "it was in the target already with other writes, which the target keeps"
+        hint = "Its thread has gone on since an earlier copy: delete it in the target, and copy again."
+    else:
+        complaint = "it reads back as another one"
+        hint = _json_hint(found) or "Look at both with get_state(), and report this."
+    raise CheckpointError(
+        f"{what}: {complaint}", reason="not-equal", hint=f"Nothing was removed from the source. {hint}"
+    )
+
+
+def _is_about_values(error: Exception) -> bool:
+    """Return whether an error of a saver means that it cannot keep what it was given."""
+    psycopg_error = getattr(sys.modules.get("psycopg"), "DataError", ())
+    return isinstance(error, (TypeError, ValueError, OverflowError, sqlite3.DataError, psycopg_error))
+
+
+def _json_hint(found: CheckpointTuple) -> str | None:
+    """Return what to do about metadata that is not JSON, or None if all of it is."""
+    odd = [name for name, value in found.metadata.items() if not _is_json(value)]
+    if not odd:
+        return None
+    return (
+        "LangGraph's savers for SQLite and PostgreSQL keep metadata as JSON, which is not what"
+        f" {', '.join(map(repr, odd))} holds. Put the checkpoint into the source again with other metadata, or delete"
+        " its thread there, and repeat the copy."
+    )
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        return _are_equal(json.loads(json.dumps(value, allow_nan=False)), value)
+    except (TypeError, ValueError, RecursionError):
+        return False
 
 
 def _groups(pending: Sequence[PendingWrite]) -> list[tuple[str, list[tuple[str, Any]]]]:
