@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -14,10 +16,10 @@ import pytest
 from stargraph.audit import anchor, verify, verify_run
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.errors import CheckpointError, GraphError, StateError
-from stargraph.graph import Graph, GraphBuilder, Middleware, RunRequest, cancel, pause, respond
+from stargraph.graph import Graph, GraphBuilder, Middleware, Run, RunRequest, cancel, pause, requeue, respond
 from stargraph.replay import Overlay, compare_runs, open_fork, replay
 from stargraph.transfer import copy_runs, delete_runs, export_runs, import_runs, move_runs
-from stargraph.worker import Worker
+from stargraph.worker import RunRetries, Worker
 
 graph = Graph(GraphBuilder("g").add_node("a", "echo"))
 
@@ -206,3 +208,119 @@ def test_a_name_is_not_a_node() -> None:
 
 def test_a_builder_without_an_id_has_a_repr() -> None:
     assert repr(GraphBuilder(None)) == "GraphBuilder(None, 0 nodes)"  # type: ignore[call-overload]
+
+
+NOT_SECONDS = ("5m", True, -1, float("nan"), timedelta(seconds=1))
+SECONDS: dict[str, Callable[[MemoryCheckpointer, Run[Any], Any], Any]] = {
+    "only_if_idle": lambda _, run, given: run.resume(only_if_idle=given),
+    "grace of Run.cancel": lambda _, run, given: run.cancel(grace=given),
+    "grace of Run.pause": lambda _, run, given: run.pause(grace=given),
+    "grace of cancel": lambda store, _, given: cancel(store, "r", grace=given),
+    "grace of pause": lambda store, _, given: pause(store, "r", grace=given),
+    "silent_after": lambda store, _, given: Worker(store, graph, silent_after=given),
+    "poll": lambda store, _, given: Worker(store, graph, poll=given),
+    "grace of Worker": lambda store, _, given: Worker(store, graph, grace=given),
+    "initial_delay": lambda _, __, given: RunRetries(initial_delay=given),
+    "max_delay": lambda _, __, given: RunRetries(max_delay=given),
+}
+COUNTS: dict[str, Callable[[MemoryCheckpointer, Run[Any], Any], Any]] = {
+    "max_resumes": lambda _, run, given: run.resume(max_resumes=given),
+    "concurrency": lambda store, _, given: Worker(store, graph, concurrency=given),
+    "isolate_after": lambda store, _, given: Worker(store, graph, isolate_after=given),
+    "poison_after": lambda store, _, given: Worker(store, graph, poison_after=given),
+    "attempts": lambda _, __, given: RunRetries(attempts=given),
+}
+
+
+async def _refused(use: Callable[[MemoryCheckpointer, Run[Any], Any], Any], given: object, message: str) -> None:
+    """A run that waits for its answer stays what it is, whatever is refused."""
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    asking = Graph(GraphBuilder("g").add_node("a", "interrupt", prompt="ok?", into="answer"))
+    run = await asking.start(checkpointer=store, run_id="r")
+    before = await run.start()
+
+    async def used() -> None:
+        outcome = use(store, run, given)
+        if inspect.isawaitable(outcome):
+            await outcome
+
+    with pytest.raises(ValueError, match=message):
+        await used()
+    assert (before.status, (await run.refresh()).last_step) == ("awaiting_input", before.last_step)
+
+
+@pytest.mark.parametrize("use", SECONDS.values(), ids=SECONDS)
+@pytest.mark.parametrize("given", NOT_SECONDS, ids=repr)
+async def test_seconds_are_a_number_of_them(use: Callable[..., Any], given: Any) -> None:
+    await _refused(use, given, r"^\w+ is .*: give seconds, ")
+
+
+@pytest.mark.parametrize("use", COUNTS.values(), ids=COUNTS)
+@pytest.mark.parametrize("given", ["3", True, 0, -1, 1.5], ids=repr)
+async def test_counts_are_whole_numbers(use: Callable[..., Any], given: Any) -> None:
+    await _refused(use, given, r"^\w+ is .*: give \d or more$")
+
+
+@pytest.mark.parametrize(
+    ("use", "given", "message"),
+    [
+        (lambda run, given: run.resume(only_at_step=given), "1", "^only_at_step is '1': give 0 or more$"),
+        (lambda run, given: run.resume(as_of=given), 5, "^as_of is 5: give a datetime with its offset"),
+        (
+            lambda run, given: run.resume(as_of=given),
+            datetime.fromisoformat("2026-01-01"),
+            "^as_of is .*: give a datetime with its",
+        ),
+    ],
+    ids=["text", "number", "naive"],
+)
+async def test_what_a_worker_gives_to_a_resume_is_checked_too(
+    use: Callable[[Run[Any], Any], Any], given: Any, message: str
+) -> None:
+    await _refused(lambda _, run, each: use(run, each), given, message)
+
+
+@pytest.mark.parametrize("listen", ["9464", 9464, "h:p", ("h", "9464"), ("h", 65536), ("h", True), ("h",)], ids=repr)
+def test_a_worker_listens_on_a_host_and_a_port(listen: Any) -> None:
+    with pytest.raises(ValueError, match=r"^listen is .*: give a tuple of host and port"):
+        Worker(MemoryCheckpointer(), graph, listen=listen)
+
+
+def test_a_worker_is_not_given_a_number_of_retries() -> None:
+    with pytest.raises(TypeError, match=r"^retries is 3: give RunRetries, as in RunRetries\(attempts=3\)$"):
+        Worker(MemoryCheckpointer(), graph, retries=3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("graphs", [None, 5, GraphBuilder("g"), [graph, GraphBuilder("h")]], ids=str)
+def test_a_worker_takes_graphs_and_names_of_graphs(graphs: Any) -> None:
+    with pytest.raises(TypeError, match=r"^graphs holds .*: give a Graph, as in Graph\(builder\), or the name of one$"):
+        Worker(MemoryCheckpointer(), graphs)
+
+
+@pytest.mark.parametrize(
+    "entry", [{"not_before": 5}, {"not_before": 30.5}, {"not_before": timedelta(hours=1)}], ids=str
+)
+async def test_a_number_is_no_time_to_begin_at(entry: dict[str, Any]) -> None:
+    await _refused_entry(entry, r"not_before .*: this is not a datetime")
+
+
+@pytest.mark.parametrize("entry", [{"priority": "3"}, {"priority": True}, {"priority": 1.0}], ids=str)
+async def test_a_priority_is_an_integer(entry: dict[str, Any]) -> None:
+    await _refused_entry(entry, r"priority .*: this is not an integer")
+
+
+async def _refused_entry(entry: dict[str, Any], message: str) -> None:
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    await graph.enqueue(store, run_id="r")
+    uses = (
+        graph.enqueue(store, **entry),
+        graph.enqueue_many(store, [RunRequest(**entry)]),
+        requeue(store, "r", **entry),
+    )
+    for use in uses:
+        with pytest.raises(CheckpointError, match=message) as caught:
+            await use
+        assert caught.value.reason == "invalid-queue-entry"
+    assert [(known.run_id, known.last_step) for known in await store.list_runs()] == [("r", 0)]

@@ -15,7 +15,7 @@ from stargraph.errors import CheckpointConflictError, CheckpointError, StateErro
 from stargraph.graph._resume_checks import recorded_definition
 from stargraph.ir import fits_schema, schema_type, validate_value
 from stargraph.runtime import dispatch
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import check_checkpointer, check_seconds
 
 _TRIES: Final = 100
 _POLL_SECONDS: Final = 0.2
@@ -264,7 +264,9 @@ async def cancel(
     Raises:
         CheckpointNotFoundError: the store holds no such run.
         CheckpointError: the run is done (`reason="run-ended"`), or as the store raises.
+        ValueError: `grace` is no number of seconds.
     """
+    check_seconds(grace, "grace")
     executor_id = new_executor_id()
 
     def ask(tail: Checkpoint) -> Checkpoint | None:
@@ -306,7 +308,10 @@ async def pause(
         CheckpointNotFoundError: the store holds no such run.
         CheckpointError: the run has ended (`reason="run-ended"`), is a child run, which its parent executes
             (`child-run`), or as the store raises.
+        ValueError: `grace` is no number of seconds.
     """
+    if grace is not None:
+        check_seconds(grace, "grace")
     executor_id = new_executor_id()
 
     def ask(tail: Checkpoint) -> Checkpoint | None:

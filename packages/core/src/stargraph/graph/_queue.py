@@ -75,15 +75,7 @@ def queued_record(plan: Plan, request: RunRequest, start: Start) -> Checkpoint:
     Raises:
         CheckpointError: a name or a number does not fit (`reason` is `invalid-run-id` or `invalid-queue-entry`).
     """
-    try:
-        entry = QueueEntry(
-            name=request.queue,
-            priority=request.priority,
-            concurrency_key=request.concurrency_key,
-            not_before=request.not_before,
-        )
-    except ValueError as error:
-        raise _invalid_entry(error) from None
+    entry = _entry(request.queue, request.priority, request.concurrency_key, request.not_before)
     return first_record(
         plan,
         start,
@@ -94,18 +86,36 @@ def queued_record(plan: Plan, request: RunRequest, start: Start) -> Checkpoint:
     )
 
 
+def _entry(queue: str, priority: int, concurrency_key: str | None, not_before: datetime | None) -> QueueEntry:
+    """Return an entry of a queue; a number is no time: somebody meant seconds from now, and it would be 1970.
+
+    Raises:
+        CheckpointError: a name or a number does not fit (`invalid-queue-entry`).
+    """
+    if not_before is not None and not isinstance(not_before, (datetime, str)):
+        raise _refused_entry(f"not_before {not_before!r:.80}: this is not a datetime", "not_before")
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise _refused_entry(f"priority {priority!r:.80}: this is not an integer", "priority")
+    try:
+        return QueueEntry(name=queue, priority=priority, concurrency_key=concurrency_key, not_before=not_before)
+    except ValueError as error:
+        raise _invalid_entry(error) from None
+
+
 def _invalid_entry(error: ValueError) -> CheckpointError:
     errors = getattr(error, "errors", None)
     first = errors(include_url=False, include_context=False)[0] if errors else None
-    complaint, hint = str(error), None
-    if first is not None:
-        field = {"name": "queue"}.get(first["loc"][0], first["loc"][0])
-        complaint = f"{field} {first['input']!r:.80}: {first['msg']}"
-        hint = _HINTS.get(field)
+    if first is None:
+        return _refused_entry(str(error))
+    field = {"name": "queue"}.get(first["loc"][0], first["loc"][0])
+    return _refused_entry(f"{field} {first['input']!r:.80}: {first['msg'].replace('Value error, ', '')}", field)
+
+
+def _refused_entry(complaint: str, field: str | None = None) -> CheckpointError:
     return CheckpointError(
-        f"the run cannot be enqueued like that: {complaint.replace('Value error, ', '')}",
+        f"the run cannot be enqueued like that: {complaint}",
         reason="invalid-queue-entry",
-        hint=hint,
+        hint=None if field is None else _HINTS.get(field),
     )
 
 
@@ -238,15 +248,12 @@ async def requeue(
     def build(tail: Checkpoint) -> Checkpoint | None:
         refuse_ended_or_child("requeue", tail)
         before = tail.queue or QueueEntry()
-        try:
-            entry = QueueEntry(
-                name=before.name if queue is None else queue,
-                priority=before.priority if priority is None else priority,
-                concurrency_key=before.concurrency_key,
-                not_before=not_before,
-            )
-        except ValueError as error:
-            raise _invalid_entry(error) from None
+        entry = _entry(
+            before.name if queue is None else queue,
+            before.priority if priority is None else priority,
+            before.concurrency_key,
+            not_before,
+        )
         status: Status = "awaiting_input" if tail.status == "awaiting_input" else "queued"
         if tail.status == status and tail.queue == entry:
             return None

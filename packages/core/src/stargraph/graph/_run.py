@@ -25,6 +25,7 @@ from stargraph.graph._records import new_run_id
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import Accept, ReadStep, carried_over, check_done, refuse_ended
 from stargraph.runtime import dispatch
+from stargraph.runtime._given import check_count, check_moment, check_seconds
 from stargraph.runtime._loop_thread import running_loop
 
 if TYPE_CHECKING:
@@ -154,8 +155,16 @@ class Run(Generic[S]):
             StateError: what is stored does not fit the graph's state; nothing was written.
             CheckpointConflictError: another executor has taken the run over, or is beyond `only_at_step`.
             CheckpointError: `reason` is `not-idle` or `run-ended`, or as the store raises.
+            ValueError: an argument is out of bounds; nothing was written.
         """
         accepted = as_accepted(accept)
+        check_count(max_resumes, "max_resumes", least=1)
+        if only_if_idle is not None:
+            check_seconds(only_if_idle, "only_if_idle")
+        if only_at_step is not None:
+            check_count(only_at_step, "only_at_step", least=0)
+        if as_of is not None:
+            check_moment(as_of, "as_of")
         run_id = self.run_id if run_id is None else run_id
         is_unnamed = run_id == self._made_id and self._log is None
         try:
@@ -330,7 +339,9 @@ class Run(Generic[S]):
 
         Raises:
             CheckpointError: `reason` is `run-ended` or `run-not-found`.
+            ValueError: `grace` is no number of seconds.
         """
+        check_seconds(grace, "grace")
         # Whoever made a task of start() or resume() just before goes first.
         await asyncio.sleep(0)
         if self._executor is not None:
@@ -346,7 +357,11 @@ class Run(Generic[S]):
         Args:
             grace: seconds after which a node that still runs is cancelled; it runs again after a resume.
             requeue: leave the run to the workers, `queued`, if it has a queue; otherwise it stays until it is resumed.
+
+        Raises:
+            ValueError: `grace` is no number of seconds.
         """
+        check_seconds(grace, "grace")
         request = Pause(grace, requeue=requeue)
         if self._executor is not None:
             self._executor.pause(request)

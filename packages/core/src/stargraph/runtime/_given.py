@@ -1,9 +1,11 @@
-"""What a program gives for a store, and for runs of it."""
+"""What a program gives for a store, for runs of it, and for seconds and counts."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterable
+from datetime import datetime
 
 from stargraph.checkpoint.protocol import Checkpointer
 
@@ -44,3 +46,45 @@ def as_run_ids(run_ids: Iterable[str]) -> list[str]:
         if not isinstance(run_id, str):
             raise TypeError(f"run_ids holds {run_id!r:.80}: give ids, which are texts")
     return list(dict.fromkeys(named))
+
+
+def check_seconds(seconds: object, name: str, *, above_zero: bool = False) -> None:
+    """Refuse what is no number of seconds, before anything is compared or added up with it.
+
+    Args:
+        name: what the argument is called, for the error.
+        above_zero: 0 and infinity are refused, too; otherwise 0 does not wait, and infinity waits for ever.
+
+    Raises:
+        ValueError: it is not a number, is NaN, or is out of bounds.
+    """
+    number = math.nan if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) else seconds
+    if not ((0 < number < math.inf) if above_zero else number >= 0):
+        raise ValueError(f"{name} is {seconds!r:.80}: give seconds, {'more than 0' if above_zero else '0 or more'}")
+
+
+def check_count(number: object, name: str, *, least: int) -> None:
+    """Refuse what is no whole number, or too small a one.
+
+    Args:
+        name: what the argument is called, for the error.
+        least: the smallest number that is taken.
+
+    Raises:
+        ValueError: it is not an integer, or less than `least`.
+    """
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        raise ValueError(f"{name} is {number!r:.80}: give {least} or more")
+
+
+def check_moment(moment: object, name: str) -> None:
+    """Refuse what is no time with an offset.
+
+    Args:
+        name: what the argument is called, for the error.
+
+    Raises:
+        ValueError: it is not a datetime, or a naive one.
+    """
+    if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        raise ValueError(f"{name} is {moment!r:.80}: give a datetime with its offset, as in datetime.now(timezone.utc)")

@@ -16,6 +16,18 @@ from stargraph.worker._metrics import WorkerMetrics, prometheus_text
 _TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
+def check_listen(listen: object) -> None:
+    """Refuse what is no host with a port.
+
+    Raises:
+        ValueError: it is not a tuple of a text and a number from 0 to 65535.
+    """
+    match listen:
+        case (str(), int(port)) if not isinstance(port, bool) and 0 <= port <= 65535:
+            return
+    raise ValueError(f"listen is {listen!r:.80}: give a tuple of host and port, as in ('127.0.0.1', 9464)")
+
+
 class Endpoint:
     """Answers `/health`, `/ready` and `/metrics` by HTTP, from threads: nodes that block the loop do not silence it.
 

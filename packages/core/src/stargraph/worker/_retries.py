@@ -9,6 +9,7 @@ from typing import Final, NamedTuple
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.engine import retry_seconds
 from stargraph.graph._records import POISON
+from stargraph.runtime._given import check_count, check_seconds
 
 ReadStep = Callable[[int], Awaitable[Checkpoint | None]]
 
@@ -24,6 +25,9 @@ class RunRetries:
         attempts: how often at most, the first attempt included; each node that completes resets the count.
         initial_delay: seconds before the second attempt; doubled before each further one, with jitter.
         max_delay: seconds that no wait exceeds.
+
+    Raises:
+        ValueError: a number is out of bounds.
     """
 
     attempts: int = 1
@@ -31,10 +35,9 @@ class RunRetries:
     max_delay: float = 300.0
 
     def __post_init__(self) -> None:
-        if self.attempts < 1:
-            raise ValueError(f"attempts is {self.attempts!r}: give 1 or more; 1 does not try again")
-        if not (self.initial_delay >= 0 and self.max_delay >= 0):
-            raise ValueError("initial_delay and max_delay are seconds, 0 or more")
+        check_count(self.attempts, "attempts", least=1)
+        check_seconds(self.initial_delay, "initial_delay")
+        check_seconds(self.max_delay, "max_delay")
 
     async def delay(self, failed: Checkpoint, read_step: ReadStep) -> float | None:
         """Return the seconds until a failed run is tried again; None if it stays failed.

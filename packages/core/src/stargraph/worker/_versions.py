@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -45,13 +45,16 @@ class Versions:
 
     Raises:
         GraphError: a graph cannot be loaded.
+        TypeError: one of them is neither a graph nor a name.
         ValueError: there is none.
     """
 
     def __init__(self, graphs: Graph[Any] | str | Sequence[Graph[Any] | str], accept: Sequence[Accept]) -> None:
         self._accept = tuple(accept)
         self._loaded: dict[GraphVersion, LoadedGraph] = {}
-        for each in [graphs] if isinstance(graphs, (str, Graph)) else graphs:
+        for each in [graphs] if isinstance(graphs, (str, Graph)) or not isinstance(graphs, Iterable) else graphs:
+            if not isinstance(each, (str, Graph)):
+                raise TypeError(f"graphs holds {each!r:.80}: give a Graph, as in Graph(builder), or the name of one")
             loaded = LoadedGraph(load(each), each) if isinstance(each, str) else LoadedGraph(each, None)
             self._loaded.setdefault(_version_of(loaded.graph), loaded)
         if not self._loaded:

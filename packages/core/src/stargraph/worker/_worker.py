@@ -27,9 +27,9 @@ from stargraph.graph._given import as_accepted
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import BEAT_SECONDS, BEATEN_FOR
 from stargraph.graph._resume_checks import Accept
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import check_checkpointer, check_count, check_seconds
 from stargraph.worker._claims import Claims
-from stargraph.worker._endpoint import Endpoint
+from stargraph.worker._endpoint import Endpoint, check_listen
 from stargraph.worker._execution import LOGGER, reason_of
 from stargraph.worker._heartbeat import LoopHeartbeat, ThreadHeartbeat
 from stargraph.worker._metrics import WorkerMetrics
@@ -79,7 +79,7 @@ class Worker:
 
     Raises:
         GraphError: a graph cannot be loaded.
-        TypeError: `store` is neither an address nor a checkpointer.
+        TypeError: `store` is neither an address nor a checkpointer, or another argument is not what it should be.
         ValueError: a number is out of bounds, or there is no graph or no queue.
     """
 
@@ -117,18 +117,16 @@ class Worker:
         for queue in queues:
             if not is_queue_name(queue):
                 raise ValueError(f"queues holds {queue!r:.80}, which cannot name a queue")
-        for name, number, least in (
-            ("concurrency", concurrency, 1),
-            ("isolate_after", isolate_after, 1),
-            ("poison_after", poison_after, isolate_after + 1),
-        ):
-            if number < least:
-                raise ValueError(f"{name} is {number!r}: give {least} or more")
-        for what, seconds in (("silent_after", silent_after), ("poll", poll)):
-            if not seconds > 0:
-                raise ValueError(f"{what} is {seconds!r}: give seconds, more than 0")
-        if not grace >= 0:
-            raise ValueError(f"grace is {grace!r}: give seconds, 0 or more")
+        check_count(concurrency, "concurrency", least=1)
+        check_count(isolate_after, "isolate_after", least=1)
+        check_count(poison_after, "poison_after", least=isolate_after + 1)
+        check_seconds(silent_after, "silent_after", above_zero=True)
+        check_seconds(poll, "poll", above_zero=True)
+        check_seconds(grace, "grace")
+        if retries is not None and not isinstance(retries, RunRetries):
+            raise TypeError(f"retries is {retries!r:.80}: give RunRetries, as in RunRetries(attempts=3)")
+        if listen is not None:
+            check_listen(listen)
         self.process = ProcessInfo.current()
         self.metrics = WorkerMetrics(concurrency=concurrency)
         self.address: str | None = None
