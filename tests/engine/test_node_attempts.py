@@ -47,6 +47,23 @@ async def test_a_node_is_not_retried_for_anything_else(store: MemoryCheckpointer
     assert ledger == ["a"]
 
 
+@pytest.mark.parametrize("kind", ["step", "sync_step"])
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=repr)
+async def test_what_ends_the_run_is_not_retried(
+    store: MemoryCheckpointer, ledger: list[str], error: BaseException, kind: str
+) -> None:
+    made: list[int] = []
+
+    def end(context: Context) -> None:
+        made.append(context.attempt)
+        raise error
+
+    nodes.before = end
+    retried = f'{PATH}nodes: [{{id: a, kind: "support.nodes:{kind}", retry: {{attempts: 3, initial_delay: 0}}}}]'
+    run = await graph(retried).start(checkpointer=store, run_id="r")
+    assert ((await run.start()).status, made) == ("failed", [1])
+
+
 @pytest.mark.parametrize(
     ("members", "on", "attempts"),
     [

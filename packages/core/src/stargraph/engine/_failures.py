@@ -16,7 +16,9 @@ _NAME_LIMIT: Final = 500
 NOT_STORABLE: Final = "result-not-storable"
 """The reason of a recorded call whose function returned, and whose result cannot be stored."""
 
-_FINAL: Final = frozenset({"question-lost", "concurrent-questions", "still-running", NOT_STORABLE})
+_FINAL: Final = frozenset(
+    {"question-lost", "concurrent-questions", "still-running", "node-exited", "node-interrupted", NOT_STORABLE}
+)
 
 
 class RemoteNodeError(Exception):
@@ -185,7 +187,9 @@ def members_of(error: BaseException) -> list[BaseException]:
 
 
 def is_final(error: BaseException) -> bool:
-    """Return whether an exception, or one in a group, is a mistake of the node's code that no further attempt heals.
+    """Return whether an exception, or one in a group, ends the node whatever its `retry` says.
+
+    It is a mistake of the node's code that no further attempt heals, or was meant for the process and no `Exception`.
 
     Args:
         error: the exception.
