@@ -8,6 +8,7 @@ from itertools import islice
 
 import pytest
 from hypothesis import HealthCheck, settings
+from support.fixed_examples import draw_no_constants_of_modules
 
 from stargraph_torture.seeds import SEED_VARIABLE, short_seed
 
@@ -18,6 +19,7 @@ settings.register_profile(
 )
 settings.register_profile("stargraph", settings.get_profile("torture"), derandomize=True, database=None)
 settings.load_profile("stargraph")
+draw_no_constants_of_modules()
 
 LONG_SECONDS = 300
 
