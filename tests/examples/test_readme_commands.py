@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sqlite3
 import subprocess
@@ -76,7 +77,13 @@ def test_the_first_program_is_small() -> None:
 @pytest.mark.thorough
 def test_the_first_program_survives_a_kill(folder: Path) -> None:
     command = [sys.executable, "order.py"]
-    first = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, text=True)
+    # The program takes five seconds, in which a busy machine may not get as far as to kill it.
+    (folder / "slow").mkdir()
+    (folder / "slow" / "sitecustomize.py").write_text(
+        "import time\nsleep = time.sleep\ntime.sleep = lambda seconds: sleep(100 * seconds)\n"
+    )
+    slow = os.environ | {"PYTHONPATH": str(folder / "slow")}
+    first = subprocess.Popen(command, cwd=folder, env=slow, stdout=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 60
     while _steps(folder) < 2 and time.monotonic() < deadline:
         time.sleep(0.05)

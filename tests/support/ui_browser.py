@@ -18,7 +18,7 @@ from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
 
 from stargraph.ui import create_app
 
-WAIT = 30_000
+WAIT = 60_000
 """How long a test waits for what a page must show, in milliseconds."""
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
