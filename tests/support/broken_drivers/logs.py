@@ -260,9 +260,12 @@ class HalfMadeFile(AppendLog):
         mark.write_text("1")
 
 
-@broken(slow=("fencing.frozen_in_write",), importable=True)
+@broken(slow=("fencing.frozen_for_long",), importable=True)
 class BreaksOldLocks(AppendLog):
     """A lock that is older than a moment is taken for that of a dead process, whose owner may only sleep."""
+
+    AGE = 0.2
+    """Seconds after which the owner of a lock counts as dead."""
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
@@ -276,7 +279,7 @@ class BreaksOldLocks(AppendLog):
                 break
             except FileExistsError:
                 with contextlib.suppress(FileNotFoundError):
-                    if time.time() - lock.stat().st_mtime > 0.2:
+                    if time.time() - lock.stat().st_mtime > self.AGE:
                         lock.unlink()
                 time.sleep(0.002)
         self._held += 1
@@ -285,6 +288,13 @@ class BreaksOldLocks(AppendLog):
         finally:
             self._held -= 1
             lock.unlink(missing_ok=True)
+
+
+@broken(slow=("fencing.frozen_for_long",), importable=True)
+class BreaksVeryOldLocks(BreaksOldLocks):
+    """A lock is broken after an hour, which nobody waits for in a test."""
+
+    AGE = 3600.0
 
 
 @broken(slow=("batch.killed",), importable=True)

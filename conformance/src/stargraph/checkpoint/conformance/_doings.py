@@ -1,4 +1,4 @@
-"""What another process does, as the system tells it: whether it works, or waits for somebody.
+"""What other processes do, as the system tells it: whether they work, or wait for somebody.
 
 Seconds do not tell that on a busy machine, where a process that waits for nobody may take any time for a write.
 """
@@ -19,34 +19,36 @@ _BUSY: Final = frozenset("RD")
 
 
 class Doings:
-    """What a process has done since this was made, as far as it was looked at every `TICK` seconds.
+    """What some processes have done since this was made, as far as they were looked at every `TICK` seconds.
 
-    Where the system does not tell, the process counts as one that waits.
+    Where the system does not tell, a process counts as one that waits.
 
     Attributes:
-        waited: seconds in which none of its threads had anything to do.
-        worked: seconds for which it had a processor.
+        waited: seconds in which none of their threads had anything to do.
+        worked: seconds for which they had a processor, together.
     """
 
-    def __init__(self, process: int) -> None:
-        self._folder = Path("/proc") / str(process)
+    def __init__(self, *processes: int) -> None:
+        self._folders = [Path("/proc") / str(process) for process in processes]
         self._before = self._processor_seconds()
         self.waited = 0.0
         self.worked = 0.0
 
     def look(self) -> None:
-        """Look at the process, once a tick has passed."""
+        """Look at the processes, once a tick has passed."""
         if _BUSY.isdisjoint(self._states()):
             self.waited += TICK
         self.worked = self._processor_seconds() - self._before
 
     def _states(self) -> Iterator[str]:
-        for thread in (self._folder / "task").glob("*/stat"):
-            yield from _facts(thread)[:1]
+        for folder in self._folders:
+            for thread in (folder / "task").glob("*/stat"):
+                yield from _facts(thread)[:1]
 
     def _processor_seconds(self) -> float:
-        # Of the whole process, so that it goes on after the end of a thread: user and system time.
-        return sum(map(int, _facts(self._folder / "stat")[11:13])) / os.sysconf("SC_CLK_TCK")
+        # Of whole processes, so that it goes on after the end of a thread: user and system time.
+        ticks = sum(sum(map(int, _facts(folder / "stat")[11:13])) for folder in self._folders)
+        return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def _facts(file: Path) -> list[str]:

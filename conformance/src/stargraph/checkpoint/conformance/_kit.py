@@ -197,6 +197,11 @@ class Kit:
         self._stack.push_async_exit(closing)
         return Handle(driver, self.log, closing)
 
+    def neighbour_id(self, *, clock: timedelta) -> int | None:
+        """Return the id of the process whose wall clock is that far ahead; None if no handle was opened in it."""
+        neighbours = self.surroundings.neighbours
+        return None if neighbours is None else neighbours.process(clock=clock).process_id
+
     def _discard(self) -> None:
         """End the processes and remove the stores of a check whose thread never ended, as far as that can be done."""
         for child in self._children:

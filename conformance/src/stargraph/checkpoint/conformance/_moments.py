@@ -157,6 +157,7 @@ class MomentRecorder:
         own: the others that are in the driver's own code.
         others: all others, in the order in which they came.
         decided: some that came shortly before the first change.
+        before: for each change, the moment that it came after: the line there is the one that makes it.
     """
 
     def __init__(self, location: str, code: tuple[str, ...]) -> None:
@@ -167,6 +168,8 @@ class MomentRecorder:
         self.own: list[Moment] = []
         self.others: list[Moment] = []
         self.decided: list[Moment] = []
+        self.before: list[Moment] = []
+        self._last: Moment | None = None
 
     def __call__(self, moment: Moment) -> None:
         """Look at the store at a moment."""
@@ -181,4 +184,7 @@ class MomentRecorder:
                 if len(self.own) >= _OWN_PARTS:
                     self.decided += [self.own[len(self.own) * part // _OWN_PARTS] for part in range(1, _OWN_PARTS)]
             self.changed.append(moment)
+            if self._last is not None:
+                self.before.append(self._last)
         self._before = now
+        self._last = moment

@@ -82,15 +82,15 @@ def _attend(scene: Scene, process: int, order: dict[str, Any]) -> None:
 
 
 def _told_to_wake(order: dict[str, Any]) -> bool:
-    """Wait until the parent says that a frozen process may go on, or seems to wait for it; return whether it said so.
+    """Wait until the parent lets a frozen process go on, or its rivals seem to wait for it; return whether it did.
 
-    However busy the machine is, it seems to wait only if it has nothing to do, or turns round in a loop.
+    However busy the machine is, they seem to wait only if they have nothing to do, or turn round in a loop.
     """
-    parent = Doings(order["parent"])
-    while parent.waited < order["patience"] and parent.worked < order["effort"]:
+    rivals = Doings(*order["rivals"])
+    while rivals.waited < order["patience"] and rivals.worked < order["effort"]:
         if select.select([sys.stdin], [], [], TICK)[0]:
             return True
-        parent.look()
+        rivals.look()
     return False
 
 
@@ -125,7 +125,7 @@ async def _perform(scene: Scene, order: dict[str, Any], watch: Watch) -> None:
                 # What may come in between is the same at each turn of a line.
                 lines = {moment[:3]: moment for moment in reversed(recorder.own or recorder.others)}
                 found = chance.sample(list(lines.values()), min(len(lines), order["own"]))
-                scene.report("recorded", changed=[], others=found)
+                scene.report("recorded", changed=[], others=found, before=[])
                 return
             changed = chance.sample(recorder.changed, min(len(recorder.changed), order["most"]))
             # Where no file tells what changes the store, moments of the driver's own code stand in for those that do:
@@ -135,7 +135,14 @@ async def _perform(scene: Scene, order: dict[str, Any], watch: Watch) -> None:
             )
             others = chance.sample(pool, min(len(pool), most))
             decided = [moment for moment in recorder.decided if moment not in others]
-            scene.report("recorded", changed=changed, others=[*decided, *others])
+            before = _spread(recorder.before[1:], order["before"]) or _spread(recorder.own, order["before"])
+            scene.report("recorded", changed=changed, others=[*decided, *others], before=before)
+
+
+def _spread(moments: list[Moment], most: int) -> list[Moment]:
+    """Some of these moments, as far from each other as they can be."""
+    count = min(len(moments), most)
+    return [moments[len(moments) * part // count] for part in range(count)]
 
 
 def _at(wanted: Moment, number: int) -> Callable[[Moment], None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ _EFFORT: Final = 1.0
 _MOST_CHANGES: Final = 20
 _MOST_OTHERS: Final = 4
 _MOST_OWN: Final = 14
+_MOST_BEFORE: Final = 4
 
 
 @dataclass
@@ -78,12 +79,22 @@ class Stage:
             size: of what it writes, in characters.
             changing: whether those that change the store are among them.
         """
+        return await self._recorded(call, ("changed", "others") if changing else ("others",), run_id, size)
+
+    async def moments_before_changes(self, call: str, *, run_id: str, size: int) -> list[Moment]:
+        """Play a call to its end, and return the moments right before it changes the store, but for the first change.
+
+        What it does first is often to take a lock. If no file tells what changes the store, they are some of the
+        driver's own code.
+        """
+        return await self._recorded(call, ("before",), run_id, size)
+
+    async def _recorded(self, call: str, kinds: Sequence[str], run_id: str, size: int) -> list[Moment]:
         await self._order(call, None, 0, run_id, size)
         found: list[Moment] = []
         async for event in self._events():
             if event["event"] == "recorded":
-                chosen = [*event["changed"], *event["others"]] if changing else event["others"]
-                found = [Moment(*moment) for moment in chosen]
+                found = [Moment(*moment) for kind in kinds for moment in event[kind]]
             elif event["event"] == "refused":
                 raise Violation(f"{call} in another process raised {event['error']}")
         return found
@@ -93,15 +104,32 @@ class Stage:
         await self._order(call, moment, signal.SIGKILL, run_id, size)
         return await self.rest()
 
-    async def freeze_at(self, moment: Moment, call: str, *, run_id: str, size: int = 0) -> Played | None:
+    async def freeze_at(
+        self,
+        moment: Moment,
+        call: str,
+        *,
+        run_id: str,
+        size: int = 0,
+        rivals: Sequence[int] = (),
+        patience: float = _PATIENCE,
+    ) -> Played | None:
         """Play a call, and freeze its process at a moment (SIGSTOP).
 
         It goes on once `wake` is called; or before, where this process waits for what the frozen one holds.
 
+        Args:
+            moment: when.
+            call: which one.
+            run_id: of the run that it is about.
+            size: of what it writes, in characters.
+            rivals: other processes that may wait for the frozen one, beside this one.
+            patience: seconds without anything to do after which they count as waiting.
+
         Returns:
             Its report if it ended before it reached that moment; None if it is frozen: `wake` it then.
         """
-        await self._order(call, moment, signal.SIGSTOP, run_id, size)
+        await self._order(call, moment, signal.SIGSTOP, run_id, size, rivals=rivals, patience=patience)
         self._frozen = Played()
         async for event in self._events():
             if event["event"] == "frozen":
@@ -121,7 +149,17 @@ class Stage:
             _note(played, event)
         return played
 
-    async def _order(self, call: str, moment: Moment | None, number: int, run_id: str, size: int) -> None:
+    async def _order(
+        self,
+        call: str,
+        moment: Moment | None,
+        number: int,
+        run_id: str,
+        size: int,
+        *,
+        rivals: Sequence[int] = (),
+        patience: float = _PATIENCE,
+    ) -> None:
         order = {
             "call": call,
             "location": self._location,
@@ -133,9 +171,10 @@ class Stage:
             "most": _MOST_CHANGES,
             "others": _MOST_OTHERS,
             "own": _MOST_OWN,
-            "patience": _PATIENCE,
+            "before": _MOST_BEFORE,
+            "patience": patience,
             "effort": _EFFORT,
-            "parent": os.getpid(),
+            "rivals": [os.getpid(), *rivals],
         }
         await self._child.tell(json.dumps(order))
 

@@ -97,6 +97,12 @@ class DriverProcess:
         process = self._process
         return None if process is None or process.poll() is not None else self._starts
 
+    @property
+    def process_id(self) -> int | None:
+        """The id of the process that runs; None if none does."""
+        process = self._process
+        return None if process is None or process.poll() is not None else process.pid
+
     def next_handle(self) -> int:
         """Return a number that no handle of this process has had."""
         return next(self._numbers)

@@ -31,7 +31,7 @@ FAR_AWAY: Final = _PLAIN_LOCALE | {"TZ": _ZONES[1]}
 """The environment of a process that has other local times, and another encoding."""
 
 
-async def _shifts(kit: Kit) -> tuple[timedelta, timedelta]:
+async def shifts_of(kit: Kit) -> tuple[timedelta, timedelta]:
     """Return how far clocks are off, ahead and behind: by the tolerance of the target only if the server insists."""
     tolerance = kit.target.clock_tolerance
     if tolerance is None or await _is_accepted(kit, _SHIFT):
@@ -76,7 +76,7 @@ async def _written(handle: Handle, book: Book, *runs: list[Checkpoint]) -> None:
     deadline=60,
 )
 async def wrong_clock(kit: Kit) -> None:
-    now, shifts = _now(), await _shifts(kit)
+    now, shifts = _now(), await shifts_of(kit)
     handle, book = await kit.open(), Book()
     await _written(handle, book, chain("done", 3, last_status="done", timestamp=now), chain("old", 3))
     await _written(handle, book, chain("running", 3, timestamp=now - timedelta(days=2)))
@@ -127,7 +127,7 @@ async def wrong_clock(kit: Kit) -> None:
     deadline=60,
 )
 async def wrong_clock_prunes(kit: Kit) -> None:
-    now, shifts = _now(), await _shifts(kit)
+    now, shifts = _now(), await shifts_of(kit)
     handle, book = await kit.open(), Book()
     for number, shift in enumerate(shifts):
         where = f"by a process whose clock is {describe(shift)}"

@@ -9,6 +9,8 @@ from datetime import timedelta
 from functools import partial
 from typing import Any, Final
 
+from stargraph.checkpoint.conformance._checks.clocks import shifts_of
+from stargraph.checkpoint.conformance._clock import describe
 from stargraph.checkpoint.conformance._compare import absent, same
 from stargraph.checkpoint.conformance._expect import NotEvaluated, Violation, error_line, expect, refused, settled
 from stargraph.checkpoint.conformance._files import StandingFileTimes
@@ -22,6 +24,9 @@ from stargraph.errors import CheckpointConflictError, CheckpointError, StoreUnav
 
 _SIZE: Final = 3000
 """Characters of what two executors write of which one is frozen."""
+
+_PATIENCE: Final = 0.15
+"""Seconds without anything to do after which a rival in another process counts as one that waits for the frozen one."""
 
 group: Final = Group("fencing", needs=("steps.conflict_keeps_stored", "durability.other_handle"))
 
@@ -200,6 +205,44 @@ async def frozen_in_write(kit: Kit) -> None:
             what = f"an executor that was frozen at {moment}, inside a write of step {before}, and overtaken"
             _before_or_after(steps, theirs, mine, refusal, found, what)
             await _one_of_two(handle, mine, refusal, theirs, what)
+
+
+@group.check(
+    "frozen_for_long",
+    "An executor that is frozen inside write(), right before it changes the store, and overtaken by one by whose clock "
+    "more than a year has passed, or as much as the server of the store accepts: of the two writes exactly one is "
+    "acknowledged, and it is the one that is stored.",
+    contract="log.6, rule.10",
+    usual_cause="A lock or a lease that is older than a moment is taken for that of a dead process, and the append "
+    "itself has no condition.",
+    needs=("fencing.stopped_executor",),
+    processes=True,
+    deadline=60,
+)
+async def frozen_for_long(kit: Kit) -> None:
+    if not hasattr(signal, "SIGSTOP"):
+        raise NotEvaluated("this platform cannot stop a process")
+    ahead, _ = await shifts_of(kit)
+    handle, late, stage = await kit.open(), await kit.unready_elsewhere(clock=ahead), await Stage.open(kit)
+    await late.bootstrap()
+    rivals = [number for number in (kit.neighbour_id(clock=ahead),) if number is not None]
+    await _begun(handle, "recorded")
+    for number, moment in enumerate(await stage.moments_before_changes("write", run_id="recorded", size=_SIZE)):
+        run_id = f"run-{number}"
+        mine = payload_step(await _begun(handle, run_id), run_id, noise(kit.random, _SIZE), 2)
+        played = await stage.freeze_at(moment, "write", run_id=run_id, size=_SIZE, rivals=rivals, patience=_PATIENCE)
+        refusal = await settled(partial(late.write, mine))
+        theirs = played or await stage.wake()
+        what = f"an executor that was frozen at {moment}, inside write(), and overtaken by a clock {describe(ahead)}"
+        await _one_of_two(handle, mine, refusal, theirs, what)
+
+
+async def _begun(handle: Handle, run_id: str) -> Checkpoint:
+    """Write two steps of a run; return the second."""
+    steps = chain(run_id, 2)
+    for checkpoint in steps:
+        await handle.write(checkpoint)
+    return steps[-1]
 
 
 async def _latest_meanwhile(kit: Kit, reader: Handle, run_id: str) -> Checkpoint | CheckpointError | None:
