@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -597,3 +598,15 @@ def test_a_frozen_read_may_keep_out_writers_for_longer_than_these_wait(
     monkeypatch.syspath_prepend(tmp_path)
     result = result_of(frozen_in_read, "impatient_target:target")
     assert result.verdict == "pass", result.message
+
+
+def test_an_inode_that_is_used_again_tells_nothing_of_a_file(tmp_path: Path) -> None:
+    found = set()
+    for _ in range(4):
+        (tmp_path / "new").touch()
+        (tmp_path / "new").replace(tmp_path / "file")
+        found.add((tmp_path / "file").stat().st_ino)
+    if len(found) == 4 or os.stat(tempfile.gettempdir()).st_dev != tmp_path.stat().st_dev:
+        pytest.skip("temporary files are where no inode is used again soon")
+    report = run("support.broken_drivers.documents:RemembersByInode", only=["deletion.pruned_as_it_goes"])
+    assert [result.check.id for result in report.results if result.verdict == "fail"] == ["deletion.pruned_as_it_goes"]

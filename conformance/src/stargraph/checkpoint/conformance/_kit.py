@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -18,7 +18,15 @@ from stargraph.checkpoint.conformance._forks import ForkServer
 from stargraph.checkpoint.conformance._handle import DriverCalls, Handle
 from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._processes import Child, spawn
-from stargraph.checkpoint.conformance._target import Opener, Target, looks_like_driver, opened, remove_store
+from stargraph.checkpoint.conformance._target import (
+    Opener,
+    Target,
+    directory_in,
+    fresh_directory,
+    looks_like_driver,
+    opened,
+    remove_store,
+)
 from stargraph.checkpoint.conformance.stdio import everything
 
 if TYPE_CHECKING:
@@ -128,8 +136,16 @@ class Kit:
 
     async def fresh_location(self) -> str:
         """Make one more empty store; it goes away after the check."""
+        return await self._located(self.target.location())
+
+    async def location_on_disk(self) -> str:
+        """Make one more empty store, on a disk if stores are files in memory, where no inode is used a second time."""
+        by_default = self.target.location is fresh_directory
+        return await self._located(directory_in(None) if by_default else self.target.location())
+
+    async def _located(self, place: AbstractAsyncContextManager[str]) -> str:
         try:
-            location = await self._stack.enter_async_context(self.target.location())
+            location = await self._stack.enter_async_context(place)
         except Exception as error:
             raise HarnessError(f"the target could not make a fresh location: {error_line(error)}") from error
         self._locations.append(location)

@@ -75,7 +75,14 @@ async def fresh_directory() -> AsyncIterator[str]:
 
     The directory is in /dev/shm if that has room and TMPDIR is not set, and otherwise where temporary files are.
     """
-    location = str(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=_folder_of_stores())) / _STORE)
+    async with directory_in(_folder_of_stores()) as location:
+        yield location
+
+
+@asynccontextmanager
+async def directory_in(folder: str | None) -> AsyncIterator[str]:
+    """Do as `fresh_directory` does, in a folder; where temporary files are if None."""
+    location = str(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder)) / _STORE)
     try:
         yield location
     finally:

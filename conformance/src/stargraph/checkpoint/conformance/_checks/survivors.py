@@ -163,12 +163,14 @@ async def twins_stay(kit: Kit) -> None:
     "handle sees every step that is new and none that is gone, and its own writes are judged by them.",
     contract="read.5, prune.1, rule.4",
     usual_cause="A copy in memory counts as fresh while the store holds as many steps or bytes, or its files are as "
-    "old, as when it was made.",
+    "old, or have the same inodes, as when it was made: that of a file which was replaced is soon another one's.",
+    version=2,
     needs=("deletion.prune_keeps_last", "durability.within_one_tick"),
 )
 async def pruned_as_it_goes(kit: Kit) -> None:
-    times = StandingFileTimes(kit.location)
-    writer, reader, keep = await kit.open(), await kit.open(), 3
+    location = await kit.location_on_disk() if kit.thorough else kit.location
+    times = StandingFileTimes(location)
+    writer, reader, keep = await kit.open(location), await kit.open(location), 3
     steps, book = chain(length=keep), Book()
     await write_runs(writer, steps)
     for _ in range(8 - keep):  # the numbers of the steps stay as long as they are
