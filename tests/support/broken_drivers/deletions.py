@@ -6,7 +6,8 @@ from collections.abc import Collection
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
+from stargraph.checkpoint.driver import PruneRule
 from stargraph.checkpoint.protocol import (
     PRUNED_BY_DEFAULT,
     Checkpoint,
@@ -204,3 +205,52 @@ class RemembersSomeDeletions(ReferenceCheckpointer):
         if len(self._store.deleted) > 1024:
             self._store.deleted.pop()
         return there
+
+
+@broken("deletion.kept_steps_read_back", "keys.removals", "timeline.removals")
+class KeepsOldParts(ReferenceCheckpointer):
+    """What is not among the last steps of a run is kept in memory, until this handle prunes, or the run is gone."""
+
+    def __init__(self, store: ReferenceStore | None = None, *, read_only: bool = False) -> None:
+        super().__init__(store, read_only=read_only)
+        self._old: dict[str, dict[int, bytes]] = {}
+
+    def _records(self, run_id: str) -> dict[int, bytes]:
+        there = super()._records(run_id)
+        if not there:
+            return there
+        old = self._old.setdefault(run_id, {})
+        old.update({step: record for step, record in there.items() if step < max(there) - 8})
+        return there if old.keys() <= there.keys() else old | there
+
+    def _prune(self, rule: PruneRule) -> PruneReport:
+        self._old.clear()
+        try:
+            return super()._prune(rule)
+        finally:
+            self._old.clear()
+
+
+@broken("deletion.prune_keeps_what_is_needed")
+class CompactsForgetsFloor(ReferenceCheckpointer):
+    """A prune rewrites what is left, and where the unbroken tail begins is not among it: it is the lowest step then."""
+
+    def _prune(self, rule: PruneRule) -> PruneReport:
+        report = super()._prune(rule)
+        for run_id, records in self._store.runs.items():
+            if run_id in self._store.floors and not rule.dry_run:
+                self._store.floors[run_id] = min(records)
+        return report
+
+
+@broken("corruption.lost_step", "keys.damage", "timeline.lost_step")
+class FindsTheFloorWhenOpened(ReferenceCheckpointer):
+    """bootstrap rewrites the store, and takes the beginning of the unbroken tail of each run for its floor."""
+
+    async def bootstrap(self) -> None:
+        await super().bootstrap()
+        for run_id, records in self._store.runs.items():
+            floor = max(records)
+            while floor - 1 in records:
+                floor -= 1
+            self._store.floors[run_id] = floor

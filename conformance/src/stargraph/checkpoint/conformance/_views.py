@@ -73,7 +73,14 @@ def in_order(summaries: Iterable[RunSummary]) -> list[RunSummary]:
 
 
 async def agree(
-    handle: Handle, book: Book, declared: Collection[Capability], when: str, *, part: int = 0, parts: int = 1
+    handle: Handle,
+    book: Book,
+    declared: Collection[Capability],
+    when: str,
+    *,
+    part: int = 0,
+    parts: int = 1,
+    left: dict[str, set[int]] | None = None,
 ) -> None:
     """Expect that every read of a handle agrees with a book.
 
@@ -83,8 +90,10 @@ async def agree(
         when: what happened before, and who reads, as violations end.
         part: which part of the filters of searches is looked at, from 0.
         parts: how many parts there are.
+        left: which steps of each pruned run other readers have found, since whoever reads finds the same; what this
+            one finds is added.
     """
-    await runs_agree(handle, book, declared, when)
+    await runs_agree(handle, book, declared, when, left=left)
     wanted = book.summaries()
     await lists_agree(handle, wanted, when)
     if "search" in declared:
@@ -95,10 +104,19 @@ async def agree(
         await queues_agree(handle, wanted, when)
 
 
-async def runs_agree(handle: Handle, book: Book, declared: Collection[Capability], when: str) -> None:
+async def runs_agree(
+    handle: Handle,
+    book: Book,
+    declared: Collection[Capability],
+    when: str,
+    *,
+    left: dict[str, set[int]] | None = None,
+) -> None:
     """Expect that the reads of single runs agree with a book; as `agree`, without lists and searches."""
     for run_id, steps in book.runs.items():
-        await _run_agrees(handle, run_id, steps, book.floors.get(run_id), declared, when)
+        there = await _run_agrees(handle, run_id, steps, book.floors.get(run_id), declared, when)
+        if left is not None and run_id in book.floors:
+            same_left(left.setdefault(run_id, there), there, f"of {run_id!r}, a pruned run, {when}")
     for run_id, steps in book.gone.items():
         await _nothing_of(handle, run_id, [checkpoint.step for checkpoint in steps], declared, when)
 
@@ -110,7 +128,8 @@ async def _run_agrees(
     floor: set[int] | None,
     declared: Collection[Capability],
     when: str,
-) -> None:
+) -> set[int]:
+    """Expect that the reads of a run agree with its steps; return those that are there."""
     last = steps[-1]
     same(last, await handle.read_latest(run_id), f"read_latest({run_id!r}) {when}")
     kept: list[Checkpoint] = []
@@ -130,6 +149,16 @@ async def _run_agrees(
         same_rows(rows_of(there), rows, f"timeline({run_id!r}, to_step={last.step}) {when}")
     if "keys" in declared:
         await keys_agree(handle, there, when)
+    return {checkpoint.step for checkpoint in there}
+
+
+def same_left(first: set[int], found: set[int], what: str) -> None:
+    """Expect that a reader finds those steps of a pruned run that another one has found before."""
+    expect(
+        found == first,
+        f"the steps {sorted(found ^ first)} {what}, are there for one reader and not for another; what a prune has"
+        " removed is gone for all",
+    )
 
 
 async def histories_agree(handle: Handle, whole: Sequence[Checkpoint], when: str) -> None:

@@ -15,7 +15,7 @@ from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._runs import LATER, begin, chain, executor_id, follow
 from stargraph.checkpoint.conformance._staging import Stage
-from stargraph.checkpoint.conformance._views import Book, lists_agree, runs_agree
+from stargraph.checkpoint.conformance._views import Book, lists_agree, runs_agree, same_left
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointConflictError
 
@@ -99,23 +99,30 @@ async def _pruned_or_not(handle: Handle, steps: list[Checkpoint], what: str) -> 
 
 @group.check(
     "kept_steps_read_back",
-    "Whatever prune has removed, the steps that are left of a growing run read back exactly, and the run goes on.",
-    contract="write.10",
-    usual_cause="A step is stored as its difference from an earlier one, and prune removes that one.",
+    "Whatever prune has removed, the steps that are left of a growing run read back exactly, and are the same for all "
+    "who read, whatever these have read before; the run goes on.",
+    contract="write.10, prune.1, read.1",
+    usual_cause="A step is stored as its difference from an earlier one, and prune removes that one; or older steps "
+    "lie in a second place, or in memory, and stay there.",
+    version=2,
     needs=("deletion.prune_keeps_last", "growth.every_kind_of_change"),
 )
 async def kept_steps_read_back(kit: Kit) -> None:
     for keep in (1, 2, 9, 17) if kit.thorough else (9,):
         location = await kit.fresh_location()
-        writer = await kit.open(location)
+        writer, warm = await kit.open(location), await kit.open(location)
         steps = grown_run(kit.random, 40)
         steps.append(follow(steps[-1], status="failed", frontier=()))
         await write_runs(writer, steps)
         after = f"prune(keep_last={keep})"
         for turn in range(2):
+            await steps_there(warm, steps, "they were written")
             await writer.prune(older_than=LATER, statuses=FAILED, keep_last=keep)
-            for reader in (writer, await kit.open(location)):
+            left: set[int] | None = None
+            for reader in (writer, warm, await kit.open(location)):
                 kept = await steps_there(reader, steps, after)
+                left = kept if left is None else left
+                same_left(left, kept, f"of 'run' after {after}")
                 last = {checkpoint.step for checkpoint in steps[-keep:]}
                 expect(last <= kept, f"{after} took the steps {sorted(last - kept)}")
                 same(steps[-1], await reader.read_latest("run"), f"read_latest('run') after {after}")

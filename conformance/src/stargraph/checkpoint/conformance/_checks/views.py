@@ -101,9 +101,10 @@ class Readers:
             readers.append((self.far, "another process"))
         readers.append((newcomer, "a new handle"))
         parts = 1 if self._kit.thorough else len(readers)
+        left: dict[str, set[int]] = {}
         for number, (reader, who) in enumerate(readers):
             part = (number + self._looks) % parts
-            await agree(reader, book, self._kit.declared, f"{when}, read by {who}", part=part, parts=parts)
+            await agree(reader, book, self._kit.declared, f"{when}, read by {who}", part=part, parts=parts, left=left)
         self._looks += 1
         await newcomer.release()
 
