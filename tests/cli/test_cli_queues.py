@@ -46,6 +46,17 @@ def work(folder: Folder, *words: str) -> dict[str, object]:
     return found
 
 
+def test_a_damaged_run_is_named_and_holds_up_no_other(folder: Folder) -> None:
+    for run_id in ("spoilt", "sound"):
+        assert folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", run_id).code == 0
+    with closing(sqlite3.connect(folder.path / DEFAULT_CHECKPOINT)) as database, database:
+        database.execute("UPDATE runs SET summary = 'x' WHERE run_id = 'spoilt'")
+    assert work(folder)["executions"] == {"done": 1}
+    answer = folder.call("queues", "--json")
+    assert (answer.code, [counts["ready"] for counts in answer.json]) == (0, [1])
+    assert "workers leave run spoilt aside: run 'spoilt': the stored summary does not belong to this run" in answer.err
+
+
 def test_from_enqueue_to_done(folder: Folder) -> None:
     first = folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", "r1", "--tag", "a=b")
     assert (first.code, first.out) == (0, "run r1 is queued in default\n")

@@ -2,23 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import io
 import logging
 import sqlite3
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support.places import Place, PostgresPlace, S3Place, SQLitePlace
 from support.postgres_target import connection_to
-from support.workers import graph, worker
+from support.workers import graph, until, worker
 
-from stargraph.checkpoint.driver import model_from_json, presence_from_json
-from stargraph.checkpoint.protocol import Presence, ProcessInfo, QueueLimits, RunQueue, Schedule, Schedules
+from stargraph.checkpoint.driver import QueueDamage, model_from_json, presence_from_json
+from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.checkpoint.protocol import (
+    Checkpointer,
+    Presence,
+    ProcessInfo,
+    QueueLimits,
+    RunDeletion,
+    RunQueue,
+    RunSummary,
+    Schedule,
+    Schedules,
+)
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.errors import CheckpointCorruptedError
 from stargraph.transfer import export_runs, import_runs
+from stargraph.worker._metrics import prometheus_text
 
 DAMAGE = b'{"damaged": true}'
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -82,7 +96,7 @@ async def test_a_damaged_entry_of_a_run_is_named_and_goes_with_the_run(file: SQL
             await graph.enqueue(store, {"n": 1}, run_id=run_id)
         await file.edit_summary("moved", '"moved"', '"other"')
         with pytest.raises(CheckpointCorruptedError, match="run 'moved': the stored summary"):
-            await worker(store).run()
+            await store.list_runs()
         with io.BytesIO() as stream:
             await export_runs(store, stream, ["moved"])
             stream.seek(0)
@@ -93,6 +107,141 @@ async def test_a_damaged_entry_of_a_run_is_named_and_goes_with_the_run(file: SQL
             latest = await each.read_latest(run_id)
             assert latest is not None
             assert latest.status == "done"
+
+
+DAMAGED = ("d0", "d1", "d2")
+"""They come before all others, so that each claim meets them."""
+
+
+async def enqueue_damaged(place: Place, store: Checkpointer) -> None:
+    for run_id in DAMAGED:
+        await graph.enqueue(store, {"n": 1}, run_id=run_id, priority=1)
+    for run_id in ("a", "b"):
+        await graph.enqueue(store, {"n": 1}, run_id=run_id)
+    for run_id in DAMAGED:
+        await place.edit_summary(run_id, '"queued"', '"quoted"')
+
+
+async def heal(place: Place, run_id: str) -> None:
+    await place.edit_summary(run_id, '"quoted"', '"queued"')
+
+
+async def damaged_runs(store: Checkpointer) -> list[str]:
+    assert isinstance(store, QueueDamage)
+    return sorted(run.run_id for run in await store.damaged_runs())
+
+
+async def claimed(store: Checkpointer, **arguments: Any) -> list[str]:
+    assert isinstance(store, RunQueue)
+    return [run.run_id for run in await store.claimable("f" * 16, ("default",), **arguments)]
+
+
+@pytest.mark.parametrize("limits", [None, QueueLimits(concurrency=2), QueueLimits(rate=2, period=1000)])
+async def test_a_claim_leaves_out_what_is_damaged_and_nothing_else(place: Place, limits: QueueLimits | None) -> None:
+    if isinstance(place, S3Place) and limits is not None:
+        return  # it has no limits
+    async with place.open() as store:
+        await enqueue_damaged(place, store)
+        assert isinstance(store, RunQueue)
+        if limits is not None:
+            await store.set_limits("default", limits)
+        assert await damaged_runs(store) == []  # no claim has met them
+        assert await claimed(store, limit=9, reserve=0) == ["a", "b"]
+        assert await claimed(store, limit=1) == ["a"]
+        assert set(await damaged_runs(store)) <= set(DAMAGED)
+        assert await claimed(store, limit=9) == ["b"]
+        assert await damaged_runs(store) == sorted(DAMAGED)
+        assert await claimed(store, limit=9) == []
+    async with place.open() as other:
+        assert isinstance(other, RunQueue)
+        await heal(place, "d1")
+        if limits is not None:
+            await other.set_limits("default", None)
+        assert await claimed(other, limit=9) == ["d1"]
+        assert await damaged_runs(other) == ["d0", "d2"]
+        await heal(place, "d0")
+        await heal(place, "d2")
+        # A handle may believe for some seconds what it has read.
+        async with asyncio.timeout(60):
+            while await claimed(other, limit=9, reserve=0) != ["d0", "d2"]:
+                await asyncio.sleep(0.1)
+        assert await damaged_runs(other) == []
+
+
+async def test_a_claim_reserves_nothing_that_is_damaged(place: Place) -> None:
+    async with place.open() as store:
+        await enqueue_damaged(place, store)
+        assert await claimed(store, limit=1) == ["a"]
+        for run_id in DAMAGED:
+            await heal(place, run_id)
+        assert isinstance(store, RunQueue)
+        (counts,) = await store.queue_counts()
+        assert (counts.ready, counts.running) == (4, 1)
+        async with place.open() as other:
+            assert await claimed(other, limit=9) == [*DAMAGED, "b"]
+
+
+async def test_a_damaged_run_that_was_deleted_is_damaged_no_more(place: Place) -> None:
+    async with place.open() as store:
+        await enqueue_damaged(place, store)
+        assert await claimed(store, limit=9) == ["a", "b"]
+        assert isinstance(store, RunDeletion)
+        assert await store.delete_run("d1")
+        assert await claimed(store, limit=9) == []
+        assert await damaged_runs(store) == ["d0", "d2"]
+
+
+async def test_one_damaged_run_stops_no_worker(place: Place, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "stargraph.worker")
+    async with place.open() as store:
+        await enqueue_damaged(place, store)
+        at_work = worker(store, until_idle=False)
+        running = asyncio.ensure_future(at_work.run())
+        await until(lambda: at_work.metrics.executions["done"] == 2 and at_work.metrics.damaged == 3)
+        assert "stargraph_worker_damaged 3" in prometheus_text(at_work.metrics)
+        for run_id in DAMAGED:
+            await heal(place, run_id)
+        await until(lambda: at_work.metrics.executions["done"] == 5 and at_work.metrics.damaged == 0)
+        at_work.drain()
+        await running
+    said = [record.getMessage() for record in caplog.records if "left aside" in record.getMessage()]
+    begun, ended = "is left aside until", "is not left aside any more"
+    for run_id in DAMAGED:
+        assert [begun in each or ended in each for each in said if each.startswith(f"run {run_id} ")] == [True, True]
+    assert len(said) == 6
+
+
+async def test_damaged_limits_of_one_queue_stop_no_other(file: SQLitePlace, caplog: pytest.LogCaptureFixture) -> None:
+    async with SQLiteCheckpointer(file.path) as store:
+        for queue in ("mail", "default", "other"):
+            await graph.enqueue(store, {"n": 1}, run_id=queue, queue=queue)
+        await store.set_limits("mail", QueueLimits(concurrency=1))
+        await damage(file, "limits", "limits")
+        metrics = await worker(store, queues=("mail", "default", "other")).run()
+        assert (metrics.executions, metrics.damaged) == ({"done": 2}, 1)
+        assert (await worker(store, queues=("mail",)).run()).executions == {}
+        await store.set_limits("mail", None)
+        assert (await worker(store, queues=("mail",)).run()).executions == {"done": 1}
+    said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert [each.partition(":")[0] for each in said] == 2 * ["queue mail is left aside until it can be read again"]
+
+
+async def test_a_worker_begins_beside_a_damaged_process(file: SQLitePlace) -> None:
+    async with SQLiteCheckpointer(file.path) as store:
+        await graph.enqueue(store, {"n": 1}, run_id="r")
+        await store.beat(ProcessInfo.current().model_copy(update={"id": "f" * 16}))
+        await damage(file, "processes", "process")
+        assert (await worker(store).run()).executions == {"done": 1}
+
+
+async def test_a_damaged_store_ends_its_workers() -> None:
+    class Damaged(MemoryCheckpointer):
+        async def claimable(self, *_: object, **__: object) -> list[RunSummary]:
+            raise CheckpointCorruptedError("the file is damaged", reason="corrupted-store")
+
+    async with Damaged() as store:
+        with pytest.raises(CheckpointCorruptedError, match="the file is damaged"):
+            await worker(store).run()
 
 
 @pytest.mark.parametrize("text", [b"x", b"[]", b'{"id": 1}'])

@@ -37,6 +37,16 @@ async def test_the_runs_of_queues_are_shown_by_their_case(
     assert "stargraph runs --orphaned --checkpoint STORE" in text
 
 
+async def test_a_damaged_run_is_named(browser: httpx.AsyncClient, store: MemoryCheckpointer) -> None:
+    await make_queued(store)
+    assert "leave these runs aside" not in (await browser.get("/queues/runs")).text
+    store._store._runs["ready"].summary = b"x"
+    text = (await browser.get("/queues/runs")).text
+    assert "Workers leave these runs aside" in text
+    assert re.findall(r'/runs/ready">ready</a> <bdi>([^<]*)', text)[0].endswith("does not belong to this run")
+    assert (await browser.get("/queues")).status_code == 200
+
+
 async def test_a_dead_letter_is_requeued_from_the_page(writer: httpx.AsyncClient, store: MemoryCheckpointer) -> None:
     await make_queued(store)
     text = (await writer.get("/queues/runs")).text

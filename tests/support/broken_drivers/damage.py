@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 from stargraph.checkpoint.codec import encode
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.driver import PruneRule
-from stargraph.checkpoint.protocol import Checkpoint, PruneReport
+from stargraph.checkpoint.protocol import Checkpoint, PruneReport, RunSummary
 from stargraph.errors import CheckpointCorruptedError
 from support.broken_drivers.broken_driver import broken
 
@@ -64,3 +65,26 @@ class PrunesWhatItCannotRead(ReferenceCheckpointer):
             for run_id in list(self._store.runs):
                 self._drop(run_id, set(sorted(self._records(run_id))[: -rule.keep_last]))
             raise
+
+
+@broken("queues.beside_damage")
+class OneDamagedRunStopsTheQueue(ReferenceCheckpointer):
+    """A claim decodes all candidates, and raises what the first of them raises."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        for run in self._store.queues._summaries()[1]:
+            raise CheckpointCorruptedError(run.error, reason="corrupted-record", run_id=run.run_id)
+        return found
+
+
+@broken("queues.beside_damage")
+class TheDamagedTakesAPlace(ReferenceCheckpointer):
+    """What cannot be read is dropped from the runs that a claim has chosen."""
+
+    async def claimable(
+        self, process_id: str, queues: Sequence[str], *, limit: int = 1, **arguments: Any
+    ) -> list[RunSummary]:
+        if limit > 0:
+            limit = max(0, limit - len(self._store.queues._summaries()[1]))
+        return await super().claimable(process_id, queues, limit=limit, **arguments)

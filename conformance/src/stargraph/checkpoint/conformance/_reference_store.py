@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from stargraph.checkpoint.codec import decode
-from stargraph.checkpoint.driver import closed_error, not_bootstrapped_error, read_only_error
+from stargraph.checkpoint.driver import DamagedRun, closed_error, not_bootstrapped_error, read_only_error
 from stargraph.checkpoint.memory._queues import MemoryQueues
 from stargraph.checkpoint.protocol import RunSummary
-from stargraph.errors import StoreUnavailableError
+from stargraph.errors import CheckpointCorruptedError, StoreUnavailableError, StoreVersionError
 
 FORMAT: Final = 1
 """The format of a store; a higher one is refused."""
@@ -40,9 +40,17 @@ class ReferenceStore:
     def __post_init__(self) -> None:
         self.queues = MemoryQueues(threading.Lock(), self._summaries)
 
-    def _summaries(self) -> list[RunSummary]:
-        latest = [decode(steps[max(steps)], run_id=run_id, step=max(steps)) for run_id, steps in self.runs.items()]
-        return [RunSummary.from_checkpoint(checkpoint) for checkpoint in latest]
+    def _summaries(self) -> tuple[list[RunSummary], list[DamagedRun]]:
+        summaries: list[RunSummary] = []
+        damaged: list[DamagedRun] = []
+        for run_id, steps in self.runs.items():
+            try:
+                latest = decode(steps[max(steps)], run_id=run_id, step=max(steps))
+            except (CheckpointCorruptedError, StoreVersionError) as error:
+                damaged.append(DamagedRun(run_id, error.message))
+            else:
+                summaries.append(RunSummary.from_checkpoint(latest))
+        return summaries, damaged
 
 
 class ReferenceHandle:

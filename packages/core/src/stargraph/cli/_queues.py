@@ -22,6 +22,7 @@ from stargraph.errors import StargraphError
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from stargraph.checkpoint.driver import DamagedRun
     from stargraph.checkpoint.protocol import (
         Checkpoint,
         Checkpointer,
@@ -65,6 +66,7 @@ def queues(
     removed.
     """
     from stargraph.checkpoint.protocol import QueueLimits
+    from stargraph.cli._errors import print_error
     from stargraph.cli._execution import run_async
     from stargraph.cli._store import StoreRef
 
@@ -84,7 +86,9 @@ def queues(
     elif unlimited is not None:
         run_async(_set_limits(ref, unlimited, None))
         done = [f"queue {unlimited} has no limits"]
-    found = run_async(_counts(ref))
+    found, damaged = run_async(_counts(ref))
+    for run in damaged:
+        print_error(f"workers leave run {run.run_id} aside: {run.error}")
     if json:
         print_json([counts.model_dump(mode="json") for counts in found])
         return
@@ -110,9 +114,12 @@ def _limits(limits: QueueLimits | None) -> str:
     return ", ".join(parts)
 
 
-async def _counts(ref: StoreRef) -> list[QueueCounts]:
+async def _counts(ref: StoreRef) -> tuple[list[QueueCounts], list[DamagedRun]]:
+    from stargraph.worker import damaged_runs
+
     async with ref.opened("read") as store:
-        return await _as_queue(store).queue_counts()
+        counts = await _as_queue(store).queue_counts()
+        return counts, await damaged_runs(store)
 
 
 async def _set_limits(ref: StoreRef, queue: str, limits: Any) -> None:

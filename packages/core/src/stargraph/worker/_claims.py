@@ -6,8 +6,11 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Final, NamedTuple
 
+from stargraph.checkpoint.driver import QueueDamage
 from stargraph.checkpoint.protocol import Checkpointer, GraphVersion, RefusedVersion, RunQueue, RunSummary
 from stargraph.engine import facts
+from stargraph.errors import CheckpointCorruptedError
+from stargraph.worker._damage import DamageLog
 from stargraph.worker._execution import LOGGER
 from stargraph.worker._metrics import WorkerMetrics
 from stargraph.worker._versions import LoadedGraph, Versions
@@ -73,11 +76,13 @@ class Claims:
         self._metrics = metrics
         self._refused: dict[str, tuple[int, float]] = {}
         self._reported: set[GraphVersion] = set()
+        self._damage = DamageLog(metrics)
+        self._damaged_queues: dict[str, str] = {}
         self._looked = -_NEVER
         self._takes_over_from = 0.0
 
     async def take(self, room: int, running: Collection[str]) -> list[Claim]:
-        """Take as many runs as there is room for.
+        """Take as many runs as there is room for; what is damaged is left aside, and logged.
 
         Args:
             room: how many.
@@ -88,15 +93,9 @@ class Claims:
         """
         now = time.monotonic()
         self._refused = {run: (step, until) for run, (step, until) in self._refused.items() if until > now}
-        found = await self._queue.claimable(
-            self._process_id,
-            self._queues,
-            limit=room,
-            fits=self._versions.all,
-            silent_after=self._silence(),
-            # What a process took and did not begin with is free when it counts as gone, like what it executed.
-            reserve=self._silent_after,
-        )
+        self._damaged_queues = {}
+        # What a process took and did not begin with is free when it counts as gone, like what it executed.
+        found = await self._claimable(room, fits=self._versions.all, reserve=self._silent_after)
         claims = [
             Claim(run, loaded)
             for run in found
@@ -107,6 +106,7 @@ class Claims:
         if len(found) < room and now - self._looked >= _LOOK_SECONDS:
             self._looked = now
             claims += await self._take_other_versions(room - len(found), running)
+        await self._note_damage()
         return claims
 
     def refuse(self, run_id: str, step: int) -> None:
@@ -130,12 +130,46 @@ class Claims:
             self._takes_over_from = now + self._silent_after
         return self._silent_after if now >= self._takes_over_from else _NEVER
 
+    async def _claimable(
+        self, limit: int, *, fits: Sequence[GraphVersion] | None = None, reserve: float = 0.0
+    ) -> list[RunSummary]:
+        """Return the runs that can go on; a queue that the store cannot read keeps those of no other from it.
+
+        Raises:
+            CheckpointError: as the store raises.
+        """
+        found: list[RunSummary] = []
+        asked: list[Sequence[str]] = [self._queues]
+        while asked and len(found) < limit:
+            queues = asked.pop(0)
+            try:
+                found += await self._queue.claimable(
+                    self._process_id,
+                    queues,
+                    limit=limit - len(found),
+                    fits=fits,
+                    silent_after=self._silence(),
+                    reserve=reserve,
+                )
+            except CheckpointCorruptedError as error:
+                if error.reason != "corrupted-record":  # the whole store is damaged
+                    raise
+                if len(queues) == 1:
+                    self._damaged_queues[queues[0]] = error.message
+                else:
+                    asked = [(queue,) for queue in queues]
+        return found
+
+    async def _note_damage(self) -> None:
+        damaged = {f"queue {queue}": error for queue, error in self._damaged_queues.items()}
+        if isinstance(self._queue, QueueDamage):
+            damaged |= {f"run {run.run_id}": run.error for run in await self._queue.damaged_runs()}
+        self._damage.note(damaged)
+
     async def _take_other_versions(self, room: int, running: Collection[str]) -> list[Claim]:
         """Take runs of other versions that one of the graphs can go on with; count and report the others."""
         # Nothing is reserved: most of these are for other workers.
-        found = await self._queue.claimable(
-            self._process_id, self._queues, limit=_LOOKED_AT, silent_after=self._silence(), reserve=0
-        )
+        found = await self._claimable(_LOOKED_AT)
         claims: list[Claim] = []
         stranded = 0
         before, refused = dict(self._metrics.refused), {}

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Final, NamedTuple
 
+from stargraph.checkpoint.driver import DamagedRun, QueueDamage
 from stargraph.checkpoint.protocol import (
     Checkpointer,
     GraphVersion,
@@ -93,6 +94,22 @@ async def stranded_runs(store: Checkpointer, *, after: float = 60.0) -> list[Str
         for run in found
         if max(run.updated_at, run.due_at or run.updated_at) < before and (reason := _reason(run, workers)) is not None
     ]
+
+
+async def damaged_runs(store: Checkpointer) -> list[DamagedRun]:
+    """Return the runs of queues that workers leave aside, since the store cannot read what it holds of them.
+
+    Only the runs that are handed out next are looked at; none if the driver cannot tell.
+
+    Raises:
+        CheckpointError: as the store raises.
+    """
+    if not (isinstance(store, RunQueue) and isinstance(store, QueueDamage)):
+        return []
+    queues = [counts.queue for counts in await store.queue_counts()]
+    if queues:
+        await store.claimable("", queues, limit=_LOOKED_AT, reserve=0)
+    return await store.damaged_runs()
 
 
 def _reason(run: RunSummary, workers: Sequence[WorkerInfo]) -> str | None:

@@ -43,6 +43,7 @@ class WorkerMetrics:
         running: how many runs it executes now.
         concurrency: how many it executes at most.
         stranded: how many runs it has seen that could go on, but fit none of its graphs.
+        damaged: how many runs and queues it leaves aside, since the store cannot read what it holds of them.
         refused: some of the versions of these, and why no graph of this worker can go on with them.
         queues: how the runs of its queues stand, when it looked last.
         queue_ages: of each of these, for how many seconds the run that waits longest could have gone on by then.
@@ -61,6 +62,7 @@ class WorkerMetrics:
     running: int = 0
     concurrency: int = 0
     stranded: int = 0
+    damaged: int = 0
     refused: tuple[RefusedVersion, ...] = ()
     queues: tuple[QueueCounts, ...] = ()
     queue_ages: dict[str, float] = field(default_factory=dict)
@@ -85,6 +87,7 @@ class WorkerMetrics:
         yield Sample("running", {}, self.running)
         yield Sample("concurrency", {}, self.concurrency)
         yield Sample("stranded", {}, self.stranded)
+        yield Sample("damaged", {}, self.damaged)
         yield Sample("draining", {}, float(self.is_draining))
         yield Sample("heartbeat_age_seconds", {}, now - self.heartbeat)
         yield Sample("store_outage_seconds", {}, 0.0 if self.outage_since is None else now - self.outage_since)
@@ -110,6 +113,7 @@ GAUGES: Final = {
     "running": "Runs that are executed now.",
     "concurrency": "Runs that are executed at once at most.",
     "stranded": "Runs that could go on, but fit no graph of this worker.",
+    "damaged": "Runs and queues that are left aside, since the store cannot read what it holds of them.",
     "draining": "1 if this worker takes no more runs.",
     "heartbeat_age_seconds": "Time since the store last took that this worker lives.",
     "store_outage_seconds": "For how long the store cannot be reached; 0 if it can.",

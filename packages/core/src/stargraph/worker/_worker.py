@@ -16,6 +16,7 @@ from stargraph.checkpoint.protocol import (
     Checkpointer,
     Presence,
     ProcessInfo,
+    ProcessPresence,
     RunQueue,
     WorkerInfo,
     is_queue_name,
@@ -254,7 +255,7 @@ class Worker:
         """Say in the store that this worker lives, until the stack is left; learn the store's time by it."""
         assert isinstance(store, Presence)
         seconds = min(BEAT_SECONDS, self._silent_after / 3)
-        is_new = all(each.process.id != self.process.id for each in await store.processes())
+        is_new = self.process.id not in [each.process.id for each in await _processes(store)]
         began = datetime.now(UTC)
         beat = (
             LoopHeartbeat(store, self._describe, seconds, self.metrics)
@@ -265,7 +266,7 @@ class Worker:
         await beat.start()
         if is_new:
             # The first beat tells the store's time: what is due later is due by that.
-            seen = [each for each in await store.processes() if each.process.id == self.process.id]
+            seen = [each for each in await _processes(store) if each.process.id == self.process.id]
             self._clock_offset = seen[0].first_seen - began if seen else timedelta()
 
     def _describe(self) -> WorkerInfo:
@@ -376,3 +377,12 @@ class Worker:
         if not task.cancelled() and (error := task.exception()) is not None:
             LOGGER.error("run %s: the worker could not execute it: %s", run_id, reason_of(error))
             LOGGER.debug("run %s: why", run_id, exc_info=error)
+
+
+async def _processes(store: Presence) -> list[ProcessPresence]:
+    """Return the processes of a store; none if what it says of one is damaged, which costs punctuality alone."""
+    try:
+        return await store.processes()
+    except CheckpointCorruptedError as error:
+        LOGGER.error("the worker goes on without the list of processes: %s", error)
+        return []

@@ -8,12 +8,13 @@ from typing import Final
 from starlette.requests import Request
 from starlette.responses import Response
 
+from stargraph.checkpoint.driver import DamagedRun
 from stargraph.checkpoint.protocol import Checkpointer, Presence, RunQueue, RunSearch, RunSummary, Status
 from stargraph.errors import StargraphError
 from stargraph.ui._console import Console, console_of
 from stargraph.ui._steps import process_words
 from stargraph.ui._store import missing_capability
-from stargraph.worker import orphaned_runs, stranded_runs
+from stargraph.worker import damaged_runs, orphaned_runs, stranded_runs
 
 _SHOWN: Final = 20
 """How many runs of each kind are shown."""
@@ -66,6 +67,11 @@ async def queued_runs(request: Request) -> Response:
     store = await console.store.opened()
     complaint = ""
     groups: list[QueuedRuns] = []
+    damaged: list[DamagedRun] = []
+    try:
+        damaged = await damaged_runs(store)
+    except StargraphError as error:
+        complaint = console.store.hide_secrets(str(error))
     for make in (_dead_letters, _orphaned, _stranded, _waiting):
         try:
             groups.append(await make(console, store))
@@ -76,6 +82,7 @@ async def queued_runs(request: Request) -> Response:
         "_queued.html",
         groups=[each for each in groups if each.runs],
         complaint=complaint,
+        damaged=damaged,
     )
 
 

@@ -18,10 +18,12 @@ from stargraph.checkpoint.conformance._checks.queues import (
     write_all,
 )
 from stargraph.checkpoint.conformance._compare import show
-from stargraph.checkpoint.conformance._expect import attempt, expect, together
+from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, together
+from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._runs import begin, follow, process_info
 from stargraph.checkpoint.protocol import QueueLimits
+from stargraph.errors import CheckpointError
 
 group: Final = queues.group
 """The same group: what these checks prove belongs to the capability, and their ids stay."""
@@ -164,3 +166,41 @@ async def wrong_clocks(kit: Kit) -> None:
             silent = {each.process.id: each.silent_seconds for each in await reader.processes()}
             worst = max(silent.values())
             expect(worst < 120, f"processes() {at} says that a process is silent for {worst:g} seconds; it is not")
+
+
+@group.check(
+    "beside_damage",
+    "A run whose record was damaged is left out or handed out exactly, and holds up no other run of its queue.",
+    contract="claimable.10",
+    usual_cause="All candidates are decoded together, and one that cannot be read fails the claim, or takes the place"
+    " of another run each time.",
+    needs=("corruption.flipped_bytes",),
+    capability="stored-bytes",
+)
+async def beside_damage(kit: Kit) -> None:
+    hook = kit.target.stored_bytes
+    assert hook is not None
+    handle = await kit.open()
+    await write_all(handle, queued("damaged", priority=1), queued("a"), queued("b"))
+    original = await hook.get(kit.location, "damaged", 0)
+    for what, data in (("cut off", original[: len(original) // 2]), ("zeroed", bytes(64))):
+        await hook.put(kit.location, "damaged", 0, data)
+        newcomer = await kit.open()
+        for reader in (handle, newcomer):
+            for limit in (2, 1):  # one that takes a place is the first of two
+                await _holds_nobody_up(reader, limit, f"with limit={limit}, after a record was {what},")
+        await newcomer.release()
+        await hook.put(kit.location, "damaged", 0, original)
+    await offers_at_last(kit, handle, ["damaged", "a", "b"], "after the damage was undone")
+
+
+async def _holds_nobody_up(handle: Handle, limit: int, when: str) -> None:
+    try:
+        found = await offered(handle, limit=limit)
+    except CheckpointError as error:
+        raise Violation(
+            f"claimable {when} raised {error_line(error)}; the contract wants the runs that can be read"
+        ) from error
+    others = ["a", "b"][:limit]
+    exact = ["damaged", *others][:limit]
+    expect(found in (others, exact), f"claimable {when} gave {show(found)}; the contract wants {show(others)}")

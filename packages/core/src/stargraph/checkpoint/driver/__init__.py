@@ -33,6 +33,7 @@ from stargraph.checkpoint.driver._capabilities import (
     Diagnosing,
     Encrypting,
     InPlaceWrites,
+    QueueDamage,
     QueueRepair,
     ReadOnly,
     RecordBases,
@@ -88,7 +89,12 @@ from stargraph.checkpoint.driver._search import (
     in_order,
     scan_runs,
 )
-from stargraph.checkpoint.driver._summary_rows import summaries_from_json, summary_json
+from stargraph.checkpoint.driver._summary_rows import (
+    DamagedRun,
+    readable_summaries,
+    summaries_from_json,
+    summary_json,
+)
 from stargraph.checkpoint.driver._timeline import TimelineMethods
 from stargraph.checkpoint.driver._trouble_log import TroubleLog
 from stargraph.checkpoint.driver._watching import LookPolicy, watch_steps
@@ -100,6 +106,7 @@ __all__ = [
     "MICROSECOND",
     "CachedLatest",
     "Claim",
+    "DamagedRun",
     "Diagnosing",
     "Encrypting",
     "FleetMethods",
@@ -111,6 +118,7 @@ __all__ = [
     "LookPolicy",
     "PrunePlan",
     "PruneRule",
+    "QueueDamage",
     "QueueRepair",
     "QueueState",
     "QueuedRow",
@@ -167,6 +175,7 @@ __all__ = [
     "queue_state",
     "queued_row",
     "read_only_error",
+    "readable_summaries",
     "repaired_entry",
     "run_deleted_error",
     "scan_runs",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
+from stargraph.checkpoint.driver._summary_rows import DamagedRun
+
 
 @runtime_checkable
 class Encrypting(Protocol):
@@ -21,6 +23,18 @@ class ReadOnly(Protocol):
     @property
     def read_only(self) -> bool:
         """Whether this handle refuses to write."""
+
+
+@runtime_checkable
+class QueueDamage(Protocol):
+    """Capability: name the runs that `claimable` leaves out since their entries are damaged. Workers log them."""
+
+    async def damaged_runs(self) -> list[DamagedRun]:
+        """Return those that the latest claims of this handle met, and that still cannot be read.
+
+        Raises:
+            CheckpointError: as the store raises.
+        """
 
 
 @runtime_checkable

@@ -8,6 +8,7 @@ from typing import Protocol
 
 from stargraph.checkpoint.driver._lifecycle import Lifecycle
 from stargraph.checkpoint.driver._queues import Claim, check_beat, check_claim, check_queue_name
+from stargraph.checkpoint.driver._summary_rows import DamagedRun
 from stargraph.checkpoint.protocol import (
     GraphVersion,
     ProcessInfo,
@@ -23,7 +24,13 @@ class FleetStore(Protocol):
     """What a driver does for a fleet, once the arguments are checked and the handle may be used so."""
 
     async def claim(self, claim: Claim) -> list[RunSummary]:
-        """Return runs that can go on now, and reserve them unless `claim.reserve` is 0."""
+        """Return runs that can go on now, and reserve them unless `claim.reserve` is 0.
+
+        One whose entry cannot be read is left out, and takes no slot of its queue.
+        """
+
+    async def damaged(self) -> list[DamagedRun]:
+        """Return what `QueueDamage.damaged_runs` returns."""
 
     async def counts(self) -> list[QueueCounts]:
         """Return what `queue_counts` returns."""
@@ -87,6 +94,10 @@ class FleetMethods(ABC):
             read_only=self._lifecycle.read_only,
         )
         return [] if claim.is_empty else await self._fleet().claim(claim)
+
+    async def damaged_runs(self) -> list[DamagedRun]:
+        self._lifecycle.ensure_open()
+        return await self._fleet().damaged()
 
     async def queue_counts(self) -> list[QueueCounts]:
         self._lifecycle.ensure_open()

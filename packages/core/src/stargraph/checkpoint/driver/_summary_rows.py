@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.errors import CheckpointCorruptedError
+
+
+class DamagedRun(NamedTuple):
+    """A run whose entry cannot be read, and why."""
+
+    run_id: str
+    error: str
 
 
 def summary_json(latest: Checkpoint) -> bytes:
@@ -55,6 +63,26 @@ def summaries_from_json(rows: Sequence[tuple[str, bytes]]) -> list[RunSummary]:
     except (TypeError, ValidationError):  # a damaged table may hold something other than text
         pass
     return [_summary_from_json(run_id, text) for run_id, text in rows]
+
+
+def readable_summaries(rows: Sequence[tuple[str, bytes]]) -> tuple[list[RunSummary], list[DamagedRun]]:
+    """Return the summaries of stored texts as far as they can be read, in their order, and the others.
+
+    Args:
+        rows: as `summaries_from_json` takes them.
+    """
+    try:
+        return summaries_from_json(rows), []
+    except CheckpointCorruptedError:
+        pass
+    summaries: list[RunSummary] = []
+    damaged: list[DamagedRun] = []
+    for run_id, text in rows:
+        try:
+            summaries.append(_summary_from_json(run_id, text))
+        except CheckpointCorruptedError as error:
+            damaged.append(DamagedRun(run_id, error.message))
+    return summaries, damaged
 
 
 def _summary_from_json(run_id: str, text: bytes) -> RunSummary:

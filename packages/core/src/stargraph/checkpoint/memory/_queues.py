@@ -15,6 +15,7 @@ from typing import NamedTuple
 from stargraph.checkpoint.driver import (
     FORGET_AFTER,
     Claim,
+    DamagedRun,
     Slots,
     can_go_on,
     claim_order,
@@ -56,10 +57,13 @@ class MemoryQueues:
 
     Args:
         lock: guards the runs.
-        summaries: returns the summary of every run; called while the lock is held.
+        summaries: returns the summaries of the runs as far as they can be read, and the others; called while the lock
+            is held.
     """
 
-    def __init__(self, lock: threading.Lock, summaries: Callable[[], list[RunSummary]]) -> None:
+    def __init__(
+        self, lock: threading.Lock, summaries: Callable[[], tuple[list[RunSummary], list[DamagedRun]]]
+    ) -> None:
         self._lock = lock
         self._summaries = summaries
         self._reservations: dict[str, _Reservation] = {}
@@ -71,7 +75,7 @@ class MemoryQueues:
     async def claim(self, claim: Claim) -> list[RunSummary]:
         """Return runs that can go on now, and reserve them."""
         async with self._turn():
-            runs = [run for run in self._summaries() if queue_state(run) is not None]
+            runs = [run for run in self._summaries()[0] if queue_state(run) is not None]
             self._forget_reservations(runs)
             living = {
                 process_id
@@ -95,10 +99,15 @@ class MemoryQueues:
                 self._reserve(found, claim)
             return found
 
+    async def damaged(self) -> list[DamagedRun]:
+        """Return the runs that no claim hands out, since they cannot be read."""
+        async with self._turn():
+            return self._summaries()[1]
+
     async def counts(self) -> list[QueueCounts]:
         """Return how the runs of each queue stand."""
         async with self._turn():
-            runs = self._summaries()
+            runs, _ = self._summaries()
             self._forget_reservations(runs)
             now = datetime.now(UTC)
             states = [

@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from stargraph.checkpoint.driver import (
+    DamagedRun,
     PruneRule,
     Tail,
     judge_append,
     judge_pruned_start,
     missing_step_error,
+    readable_summaries,
     summaries_from_json,
     summary_json,
 )
@@ -58,7 +60,7 @@ class MemoryStore:
         self._deleted: set[str] = set()
         # Handles may live on the loops of several threads.
         self._lock = threading.Lock()
-        self.queues = MemoryQueues(self._lock, self._all_summaries)
+        self.queues = MemoryQueues(self._lock, self._readable_summaries)
 
     @property
     def exists(self) -> bool:
@@ -219,6 +221,9 @@ class MemoryStore:
 
     def _all_summaries(self) -> list[RunSummary]:
         return summaries_from_json([(run_id, run.summary) for run_id, run in self._runs.items()])
+
+    def _readable_summaries(self) -> tuple[list[RunSummary], list[DamagedRun]]:
+        return readable_summaries([(run_id, run.summary) for run_id, run in self._runs.items()])
 
     def _delete(self, run_id: str) -> bool:
         if self._runs.pop(run_id, None) is None:

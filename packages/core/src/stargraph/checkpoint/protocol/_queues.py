@@ -167,7 +167,8 @@ class RunQueue(Protocol):
         A run can go on if it is `queued` and due; if it waits for times only, and one of them has come; if it is
         `running` and no process has it, since its answer came; and if it is `running` and its process is gone: it has
         left, or was never seen, or is silent for too long. Times are those of the store's own clock. A run that was
-        reserved for another call is left out, and so is one that a limit of its queue holds back.
+        reserved for another call is left out, and so is one that a limit of its queue holds back. One whose entry is
+        damaged is left out too: it takes no place, and raises nothing.
 
         Args:
             process_id: who asks: `ProcessInfo.current().id`.

@@ -8,7 +8,8 @@ its row in `limits`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import asyncpg
@@ -16,11 +17,12 @@ import asyncpg
 from stargraph.checkpoint.driver import (
     FORGET_AFTER,
     Claim,
+    DamagedRun,
     Slots,
     counts_of,
     model_from_json,
     presence_from_json,
-    summaries_from_json,
+    readable_summaries,
     version_key,
 )
 from stargraph.checkpoint.postgres._connection import Connections
@@ -146,6 +148,15 @@ UPDATE {schema}.queued SET reserved_by = $2, reserved_until = now() + make_inter
 WHERE run_id = ANY ($1::text[])
 """
 
+_FREE: Final = """
+UPDATE {schema}.queued SET reserved_by = NULL, reserved_until = NULL
+WHERE run_id = ANY ($1::text[]) AND reserved_by = $2
+"""
+
+_SUMMARIES: Final = """
+SELECT run_id, summary FROM {schema}.queued JOIN {schema}.runs USING (run_id) WHERE run_id = ANY ($1::text[])
+"""
+
 _HAND_OUT: Final = """
 WITH forgotten AS (
     DELETE FROM {schema}.handed_out AS h USING unnest($2::text[], $3::double precision[]) AS l (queue, period)
@@ -197,6 +208,8 @@ _STATEMENTS: Final = {
     "active": _ACTIVE,
     "recent": _RECENT,
     "reserve": _RESERVE,
+    "free": _FREE,
+    "summaries": _SUMMARIES,
     "hand_out": _HAND_OUT,
     "counts": _COUNTS,
     "beat": _BEAT,
@@ -221,6 +234,7 @@ class PostgresFleet:
         self._connections = connections
         self._retries = retries
         self._schema = schema
+        self._damaged: tuple[DamagedRun, ...] = ()  # which the latest claim left out
         self._sql = {name: schema.sql(text) for name, text in _STATEMENTS.items()}
         lock = {"sources": _SOURCES, "due": "", "columns": _COLUMNS, "locking": "FOR UPDATE OF r SKIP LOCKED"}
         self._claim = schema.sql(_CLAIM, **lock)
@@ -231,9 +245,13 @@ class PostgresFleet:
         attempt = self._claim_within_limits
         if not claim.reserve:
             attempt = self._look_within_limits
-        elif not await self._fetch("wake", list(claim.queues)):
+        elif not await self._fetch("wake", list(claim.queues)) and not self._damaged:
             attempt = self._claim_without_limits
         return await self._retries.run(lambda: attempt(claim), "no run was claimed")
+
+    async def damaged(self) -> list[DamagedRun]:
+        known = [run.run_id for run in self._damaged]
+        return _readable(await self._fetch("summaries", known))[1] if known else []
 
     async def counts(self) -> list[QueueCounts]:
         limits = _limits_of(await self._fetch("limits"))
@@ -274,13 +292,20 @@ class PostgresFleet:
     async def _look_within_limits(self, claim: Claim) -> list[RunSummary]:
         async with self._connections.lend() as lent:
             rows = await lent.connection.fetch(self._sql["limits"])
-            limits = {queue: each for queue, each in _limits_of(rows).items() if queue in claim.queues}
+            limits = _limits_of(rows, claim.queues)
             return (await self._choose(lent.connection, claim, limits, self._look))[0]
 
     async def _claim_without_limits(self, claim: Claim) -> list[RunSummary]:
         asked: tuple[Any, ...] = (*_asked(claim), claim.limit, claim.silent_after, [], [], [])
         rows = await self._connections.fetch(self._claim, *asked, claim.process_id, claim.reserve)
-        return summaries_from_json([(row["run_id"], row["summary"]) for row in rows])
+        runs, damaged = _readable(rows)
+        if not damaged:
+            return runs
+        # They are reserved by now, in the place of others. From here on, claims look before they reserve.
+        self._damaged = tuple(damaged)
+        await self._connections.fetch(self._sql["free"], [run.run_id for run in damaged], claim.process_id)
+        rest = replace(claim, limit=claim.limit - len(runs))
+        return runs + await self._claim_within_limits(rest)
 
     async def _claim_within_limits(self, claim: Claim) -> list[RunSummary]:
         async with self._connections.lend() as lent:
@@ -299,7 +324,11 @@ class PostgresFleet:
     async def _choose(
         self, database: asyncpg.Connection, claim: Claim, limits: dict[str, QueueLimits], statement: str
     ) -> tuple[list[RunSummary], list[str]]:
-        """Return the runs that a claim gets, and the queue of each."""
+        """Return the runs that a claim gets, and the queue of each; note those that cannot be read."""
+        damaged: list[DamagedRun] = []
+        if self._damaged:
+            rows = await database.fetch(self._sql["summaries"], [run.run_id for run in self._damaged])
+            damaged += _readable(rows)[1]
         active = await database.fetch(self._sql["active"], list(limits))
         rates = await database.fetch(self._sql["recent"], list(limits), [each.period for each in limits.values()])
         recent = {row["queue"]: row["runs"] for row in rates}
@@ -310,14 +339,21 @@ class PostgresFleet:
         most = max(_FEW, 2 * claim.limit) if limits else claim.limit
         while True:
             rows = await database.fetch(statement, *_asked(claim), most, claim.silent_after, *without_slot)
-            slots = Slots(limits, counted, recent)
-            chosen = [
-                row
-                for row in rows
-                if slots.take(row["queue"], _text(row["concurrency_key"]), is_active=row["is_active"])
-            ][: claim.limit]
+            while True:
+                left_out = {run.run_id for run in damaged}
+                slots = Slots(limits, counted, recent)
+                chosen = [
+                    row
+                    for row in rows
+                    if row["run_id"] not in left_out
+                    and slots.take(row["queue"], _text(row["concurrency_key"]), is_active=row["is_active"])
+                ][: claim.limit]
+                runs, found = _readable(chosen)
+                damaged += found
+                if not found:
+                    break
             if len(chosen) == claim.limit or len(rows) < most:
-                runs = summaries_from_json([(row["run_id"], row["summary"]) for row in chosen])
+                self._damaged = tuple(damaged)
                 return runs, [row["queue"] for row in chosen]
             most *= 4
 
@@ -331,10 +367,16 @@ def _asked(claim: Claim) -> tuple[list[str], list[bytes] | None]:
     return list(claim.queues), None if claim.fits is None else [version_key(version) for version in claim.fits]
 
 
-def _limits_of(rows: Sequence[asyncpg.Record]) -> dict[str, QueueLimits]:
+def _readable(rows: Sequence[asyncpg.Record]) -> tuple[list[RunSummary], list[DamagedRun]]:
+    return readable_summaries([(row["run_id"], row["summary"] or b"null") for row in rows])
+
+
+def _limits_of(rows: Sequence[asyncpg.Record], queues: Collection[str] | None = None) -> dict[str, QueueLimits]:
+    """Return the limits of the queues that have some: of all queues, or of these, whatever the others have."""
     return {
         row["queue"]: model_from_json(QueueLimits, row["limits"], f"the limits of queue {row['queue']!r}")
         for row in rows
+        if queues is None or row["queue"] in queues
     }
 
 

@@ -24,6 +24,7 @@ from pydantic import ValidationError
 from stargraph.checkpoint.driver import (
     FORGET_AFTER,
     Claim,
+    DamagedRun,
     can_go_on,
     claim_order,
     counted_state,
@@ -48,6 +49,7 @@ from stargraph.checkpoint.s3._index import IndexEntry, RunIndex
 from stargraph.checkpoint.s3._io_thread import IOThread
 from stargraph.checkpoint.s3._objects import ObjectInfo, ObjectStore
 from stargraph.checkpoint.s3._schema import KeyLayout
+from stargraph.errors import CheckpointCorruptedError, StoreVersionError
 
 _PAGE: Final = 1000
 
@@ -114,6 +116,7 @@ class Queues:
         self._index = index
         self._clock = clock
         self._seen: OrderedDict[str, _Seen] = OrderedDict()
+        self._damaged: dict[str, DamagedRun] = {}
 
     async def claim(self, claim: Claim) -> list[RunSummary]:
         processes = await self._processes()
@@ -145,6 +148,9 @@ class Queues:
                     found.append(run)
             del candidates[:width]
         return found
+
+    async def damaged(self) -> list[DamagedRun]:
+        return list(self._damaged.values())
 
     async def counts(self) -> list[QueueCounts]:
         processes = await self._processes()
@@ -240,7 +246,7 @@ class Queues:
         await self._store.remove(old)
 
     async def _open_runs(self, fresh: float) -> list[RunSummary]:
-        """Return the runs of queues that have not ended.
+        """Return the runs of queues that have not ended, and note those that cannot be read.
 
         Args:
             fresh: seconds for which what was read of a run that was at work, or waited, is believed.
@@ -248,6 +254,8 @@ class Queues:
         entries = {entry.run_id: entry async for entry in self._index.entries(folder=self._keys.open)}
         for run_id in [run_id for run_id in self._seen if run_id not in entries]:
             del self._seen[run_id]
+        for run_id in [run_id for run_id in self._damaged if run_id not in entries]:
+            del self._damaged[run_id]
         now = time.monotonic()
 
         async def look(entry: IndexEntry) -> RunSummary | None:
@@ -256,13 +264,23 @@ class Queues:
                 seen.run.queue is None or (queue_state(seen.run) == "ready" and fresh > 0) or now - seen.at < fresh
             ):
                 return seen.run
-            run = await self._index.summary(entry)
+            run = await self._summary(entry)
             if run is not None:
                 self._note(run)
             return run
 
         runs = await map_each(look, entries.values())
         return [run for run in runs if run is not None and run.queue is not None and run.status not in ENDED]
+
+    async def _summary(self, entry: IndexEntry) -> RunSummary | None:
+        """Return the summary of a run; None if there is no such run, or if it cannot be read, which is noted."""
+        try:
+            run = await self._index.summary(entry)
+        except (CheckpointCorruptedError, StoreVersionError) as error:  # of this record: the store was opened
+            self._damaged[entry.run_id] = DamagedRun(entry.run_id, error.message)
+            return None
+        self._damaged.pop(entry.run_id, None)
+        return run
 
     def _note(self, run: RunSummary) -> None:
         self._seen[run.run_id] = _Seen(run, time.monotonic())
@@ -272,7 +290,7 @@ class Queues:
     async def _read(self, known: RunSummary) -> RunSummary | None:
         """Return a run as it is now, or None if it has ended."""
         entry = IndexEntry("", known.run_id, known.started_at, known.updated_at, deleted=False)
-        run = await self._index.summary(entry)
+        run = await self._summary(entry)
         if run is None or run.status in ENDED:
             self._seen.pop(known.run_id, None)
             return None
@@ -323,6 +341,9 @@ class S3Fleet:
 
     async def claim(self, claim: Claim) -> list[RunSummary]:
         return await self._io.run(self._queues.claim(claim))
+
+    async def damaged(self) -> list[DamagedRun]:
+        return await self._io.run(self._queues.damaged())
 
     async def counts(self) -> list[QueueCounts]:
         return await self._io.run(self._queues.counts())

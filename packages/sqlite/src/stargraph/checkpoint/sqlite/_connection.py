@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
+from stargraph.checkpoint.driver import DamagedRun
 from stargraph.checkpoint.sqlite._errors import LockWatch, is_busy, store_error
 from stargraph.checkpoint.sqlite._files import StoreFiles
 from stargraph.checkpoint.sqlite._options import Options
@@ -44,12 +45,16 @@ class OpenStore:
     Args:
         files: of the store.
         threads: in the order in which they are shut; the first one is the reader's.
+
+    Attributes:
+        damaged: the runs that the latest claim left out.
     """
 
     def __init__(self, files: StoreFiles, *threads: Thread) -> None:
         self._files = files
         self._threads = threads
         self._process = os.getpid()
+        self.damaged: tuple[DamagedRun, ...] = ()
         self._finalizer: weakref.finalize[[], object] | None = None
 
     async def open(self) -> None:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import heapq
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
 from stargraph.checkpoint.driver import (
     EPOCH,
     FORGET_AFTER,
     MICROSECOND,
     Claim,
+    DamagedRun,
     Slots,
     counts_of,
     model_from_json,
     presence_from_json,
-    summaries_from_json,
+    readable_summaries,
     version_key,
 )
 from stargraph.checkpoint.protocol import (
@@ -87,7 +88,9 @@ _HAND_OUT: Final = "INSERT INTO handed_out (queue, moment) VALUES (?, ?)"
 _FORGET_HANDED_OUT: Final = "DELETE FROM handed_out WHERE queue = ? AND moment <= ?"
 _COUNT_HANDED_OUT: Final = "SELECT count(*) FROM handed_out WHERE queue = ? AND moment > ?"
 
-_SUMMARIES: Final = "SELECT run_id, CAST(summary AS BLOB) FROM runs WHERE run_id IN ({})"
+_SUMMARIES: Final = """
+SELECT queued.run_id, CAST(summary AS BLOB) FROM queued LEFT JOIN runs USING (run_id) WHERE queued.run_id IN ({})
+"""
 
 _COUNTS: Final = """
 SELECT queue,
@@ -110,6 +113,13 @@ R = TypeVar("R")
 _Candidate: TypeAlias = tuple[int, int, str, str, bytes | None, int]
 
 
+class _Found(NamedTuple):
+    """The runs that a claim gets, and those that it leaves out since they cannot be read."""
+
+    runs: list[RunSummary]
+    damaged: list[DamagedRun]
+
+
 class SQLiteFleet:
     """What the driver does for a fleet.
 
@@ -124,10 +134,16 @@ class SQLiteFleet:
 
     async def claim(self, claim: Claim) -> list[RunSummary]:
         # A look first, which takes no lock: most workers ask in vain most of the time.
-        found = await self._store.read(partial(_look, claim=claim))
-        if not claim.reserve or not found:
-            return found
-        return await self._change(_Claimed(claim))
+        known = [run.run_id for run in self._store.damaged]
+        found = await self._store.read(partial(_look, claim=claim, known=known))
+        if claim.reserve and found.runs:
+            found = await self._change(_Claimed(claim, known))
+        self._store.damaged = tuple(found.damaged)
+        return found.runs
+
+    async def damaged(self) -> list[DamagedRun]:
+        known = [run.run_id for run in self._store.damaged]
+        return (await self._store.read(partial(_summaries, run_ids=known))).damaged if known else []
 
     async def counts(self) -> list[QueueCounts]:
         return await self._store.read(_counts)
@@ -186,23 +202,24 @@ class _Statement:
 class _Claimed:
     """Runs that are handed out and reserved."""
 
-    def __init__(self, claim: Claim) -> None:
+    def __init__(self, claim: Claim, known: Sequence[str]) -> None:
         self._claim = claim
+        self._known = known
         self.size = 256 * claim.limit
 
-    def apply(self, connection: sqlite3.Connection, /) -> list[RunSummary]:
-        now, limited = _now(connection), _limits(connection)
+    def apply(self, connection: sqlite3.Connection, /) -> _Found:
+        now, limited = _now(connection), _limits(connection, self._claim.queues)
         connection.execute(_WAKE, (now,))
-        runs = _find(connection, self._claim, now, limited, are_due=False)
+        found = _find(connection, self._claim, self._known, now, limited, are_due=False)
         until = now + int(self._claim.reserve * _SECOND)
-        for run in runs:
+        for run in found.runs:
             assert run.queue is not None
             connection.execute(_RESERVE, (self._claim.process_id, until, run.run_id))
             if run.queue.name in limited and limited[run.queue.name].rate is not None:
                 connection.execute(_HAND_OUT, (run.queue.name, now))
         for queue, limits in limited.items():
             connection.execute(_FORGET_HANDED_OUT, (queue, now - int(limits.period * _SECOND)))
-        return runs
+        return found
 
 
 class _Beat:
@@ -238,24 +255,51 @@ class _Left:
         )
 
 
-def _look(connection: sqlite3.Connection, claim: Claim) -> list[RunSummary]:
+def _look(connection: sqlite3.Connection, claim: Claim, known: Sequence[str]) -> _Found:
     """Return the runs that a claim gets, and change nothing."""
     now = _now(connection)
     (are_due,) = connection.execute(_ARE_DUE, (now,)).fetchone()
-    return _find(connection, claim, now, _limits(connection), are_due=bool(are_due))
+    return _find(connection, claim, known, now, _limits(connection, claim.queues), are_due=bool(are_due))
 
 
 def _find(
-    connection: sqlite3.Connection, claim: Claim, now: int, limits: Mapping[str, QueueLimits], *, are_due: bool
-) -> list[RunSummary]:
+    connection: sqlite3.Connection,
+    claim: Claim,
+    known: Sequence[str],
+    now: int,
+    limits: Mapping[str, QueueLimits],
+    *,
+    are_due: bool,
+) -> _Found:
     """Return the runs that a claim gets.
 
     Args:
         connection: within a transaction if it is to reserve them.
+        known: runs that could not be read before.
         now: the store's time.
         limits: the limits of each queue that has some.
         are_due: there may be runs whose time has come and that are not noted as ready.
     """
+    damaged = _summaries(connection, known).damaged
+    while True:
+        # Chosen again without those that cannot be read: each had the place and the slot of another run.
+        chosen = _choose(connection, claim, {run.run_id for run in damaged}, now, limits, are_due=are_due)
+        found = _summaries(connection, chosen)
+        damaged += found.damaged
+        if not found.damaged:
+            return _Found(found.runs, damaged)
+
+
+def _choose(
+    connection: sqlite3.Connection,
+    claim: Claim,
+    left_out: Collection[str],
+    now: int,
+    limits: Mapping[str, QueueLimits],
+    *,
+    are_due: bool,
+) -> list[str]:
+    """Return the ids of the runs that a claim gets, if all of them can be read."""
     gone = _gone(connection, now, claim.silent_after)
     sources: list[Iterator[_Candidate]] = []
     for queue in claim.queues:
@@ -267,11 +311,13 @@ def _find(
     slots = _slots(connection, {queue: limits[queue] for queue in claim.queues if queue in limits}, now)
     found: list[str] = []
     for _, _, run_id, queue, key, is_active in heapq.merge(*sources, key=_order):
+        if run_id in left_out:
+            continue
         if slots.take(queue, None if key is None else key.decode(), is_active=bool(is_active)):
             found.append(run_id)
             if len(found) == claim.limit:
                 break
-    return _summaries(connection, found)
+    return found
 
 
 def _order(candidate: _Candidate) -> tuple[int, int, str]:
@@ -316,19 +362,24 @@ def _slots(connection: sqlite3.Connection, limits: Mapping[str, QueueLimits], no
     return Slots(limits, active, recent)
 
 
-def _limits(connection: sqlite3.Connection) -> dict[str, QueueLimits]:
+def _limits(connection: sqlite3.Connection, queues: Collection[str] | None = None) -> dict[str, QueueLimits]:
+    """Return the limits of the queues that have some: of all queues, or of these, whatever the others have."""
     rows = connection.execute("SELECT queue, limits FROM limits").fetchall()
-    return {queue: model_from_json(QueueLimits, text, f"the limits of queue {queue!r}") for queue, text in rows}
+    return {
+        queue: model_from_json(QueueLimits, text, f"the limits of queue {queue!r}")
+        for queue, text in rows
+        if queues is None or queue in queues
+    }
 
 
-def _summaries(connection: sqlite3.Connection, run_ids: Sequence[str]) -> list[RunSummary]:
-    if not run_ids:
-        return []
+def _summaries(connection: sqlite3.Connection, run_ids: Sequence[str]) -> _Found:
+    """Return the summaries of runs, in this order; one that is in the index no more is left out."""
     texts: dict[str, bytes] = {}
     for start in range(0, len(run_ids), 500):
         some = run_ids[start : start + 500]
         texts |= dict(connection.execute(_SUMMARIES.format(", ".join("?" * len(some))), some).fetchall())
-    return summaries_from_json([(run_id, texts[run_id]) for run_id in run_ids])
+    # A row of the index whose run is gone says nothing that could be read.
+    return _Found(*readable_summaries([(run_id, texts[run_id] or b"null") for run_id in run_ids if run_id in texts]))
 
 
 def _counts(connection: sqlite3.Connection) -> list[QueueCounts]:
