@@ -1,4 +1,4 @@
-"""The scripts that docs/performance.md names run, and refuse what they would measure wrongly; no time is asserted."""
+"""The scripts of docs/where-time-goes.md run, and refuse what they would measure wrongly; no time is asserted."""
 
 from __future__ import annotations
 
