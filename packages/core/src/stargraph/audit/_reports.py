@@ -75,10 +75,10 @@ class RunReport(_Report):
         run_id: the run.
         steps: how many steps were read and are each sound.
         first_step: the lowest stored step; None if nothing can be read.
-        last_step: the highest stored step.
-        status: the status of the run after it.
-        digest: the digest of it: the head of the chain.
-        started_at: when the run started.
+        last_step: the highest stored step; None if nothing can be read.
+        status: the status of the run at the last step that can be read, or None.
+        digest: the digest of that step, or None.
+        started_at: when the run started, in UTC, by that step; or None.
         seals: how many steps each key sealed; those without a seal are under the empty name.
         findings: what is wrong.
         notes: what limits the proof.

@@ -263,7 +263,7 @@ async def cancel(
 
     Raises:
         CheckpointNotFoundError: the store holds no such run.
-        CheckpointError: the run is done (`reason="run-ended"`), or as the store raises.
+        CheckpointError: the run has ended (`reason="run-ended"`), or as the store raises.
         ValueError: `grace` is no number of seconds.
     """
     check_seconds(grace, "grace")

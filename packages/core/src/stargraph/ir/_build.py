@@ -154,10 +154,12 @@ class GraphBuilder(Generic[S]):
         Args:
             code: the function or class; it is returned unchanged.
             id: the id of the node; the function's own name if None.
-            retry: how often it is tried.
-            timeout: seconds that one attempt may take.
-            isolation: `process` runs each attempt in a process of its own, which the timeout kills.
-            max_overrun: seconds that the next attempt waits for a thread that has overrun.
+            retry: how often it is tried; once if None.
+            timeout: seconds that one attempt may take; None for no limit.
+            isolation: `process` runs each attempt in a process of its own, which the timeout kills; otherwise the
+                executor of the run says where a sync node runs.
+            max_overrun: seconds that the next attempt waits for the thread of one that timed out, which nothing can
+                stop; 30 if None.
 
         Raises:
             GraphError: the function cannot be imported by name.

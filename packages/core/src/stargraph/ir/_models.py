@@ -96,9 +96,10 @@ class NodeSpec(_Spec):
     Attributes:
         id: its name.
         kind: `package.module:callable`, or `echo`, `halt`, `interrupt`, `subgraph`, `wait`.
-        retry: how often it is tried.
-        timeout: seconds that one attempt may take.
-        isolation: `process` runs each attempt in a process of its own, which the timeout kills.
+        retry: how often it is tried; once if None.
+        timeout: seconds that one attempt may take; None for no limit.
+        isolation: `process` runs each attempt in a process of its own, which the timeout kills; otherwise the executor
+            of the run says where a sync node runs.
         max_overrun: seconds that a further attempt waits for the thread of one that timed out, which nothing can stop;
             30 if None.
         prompt: of an interrupt: the question, with fields of the state in braces.

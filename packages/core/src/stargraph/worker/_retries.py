@@ -22,7 +22,8 @@ class RunRetries:
     """How often a run is tried whose node failed, beyond the `retry` of the node itself.
 
     Attributes:
-        attempts: how often at most, the first attempt included; each node that completes resets the count.
+        attempts: how often at most, the first attempt included; each node that completes resets the count. With 1, a
+            run that failed stays failed.
         initial_delay: seconds before the second attempt; doubled before each further one, with jitter.
         max_delay: seconds that no wait exceeds.
 

@@ -59,11 +59,12 @@ class Worker:
             lives, and gives a suspicious run a process of its own; a handle serves the event loop alone.
         graphs: graphs, or their names as `Graph.load` takes them; several versions of one graph may be among them.
         queues: the queues to serve.
-        concurrency: how many runs it executes at once at most.
+        concurrency: how many runs it executes at once at most; 1 or more.
         retries: how often a failed run is tried again; not at all by default.
         silent_after: after how many seconds of silence another process counts as gone, and its runs are taken.
-        isolate_after: a run that has ended this many processes is executed alone, in a process of its own.
-        poison_after: a run that has ended this many processes fails, with the reason `poison`.
+        isolate_after: a run that has ended this many processes, 1 or more, is executed alone, in a process of its own.
+        poison_after: a run that has ended this many processes, more than `isolate_after`, fails, with the reason
+            `poison`.
         poll: seconds between two looks at idle queues, on average.
         grace: seconds that running nodes have to end when the worker is drained.
         accept: execute runs although `runtime` (the code of the nodes) or `graph` has changed.

@@ -186,7 +186,7 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
 
     @property
     def read_only(self) -> bool:
-        """Whether this handle never writes."""
+        """Whether this handle refuses to write."""
         return self._lifecycle.read_only
 
     @property

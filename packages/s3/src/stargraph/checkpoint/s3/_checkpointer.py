@@ -94,7 +94,7 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
             executors of one run from overwriting each other.
         read_only: write nothing, and need no permission to; a store that does not exist is not created.
         encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
-            still readable.
+            readable even so.
         latest_cache_bytes: how much memory this handle may use to serve `read_latest` of runs that it has written or
             read, as long as a listing shows the ETag of their latest record; 0 decodes the record each time.
             docs/operations.md says more.
@@ -177,10 +177,12 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
 
     @property
     def read_only(self) -> bool:
+        """Whether this handle refuses to write."""
         return self._lifecycle.read_only
 
     @property
     def encrypted(self) -> bool:
+        """Whether what this handle writes is encrypted."""
         return self._options.encryption is not None
 
     async def bootstrap(self) -> None:

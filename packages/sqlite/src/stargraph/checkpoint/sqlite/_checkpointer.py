@@ -89,7 +89,7 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         read_only: never write a byte, and leave no file beside the store; what would change it raises
             `reason="read-only"`. A file that this user cannot write to, or on read-only media, can be read so.
         encryption: the keys that encrypt what is stored; None stores it readable. docs/encryption.md says what stays
-            still readable.
+            readable even so.
         latest_cache_bytes: how much memory this handle may use to serve `read_latest` of runs that it has written or
             read, once the store confirms their latest digest; 0 reads the record each time. docs/operations.md says
             what that does not see.
