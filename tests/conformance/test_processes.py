@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.processes import is_gone
 
 from stargraph.checkpoint.conformance import Check, HarnessError, Result, Session, _forks, _staging, run
 from stargraph.checkpoint.conformance._checks.clocks import wrong_clock, wrong_clock_prunes
@@ -51,14 +52,6 @@ async def _listen(child: Any) -> None:
         pass
 
 
-def gone(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return True
-    return False
-
-
 def living(group: int) -> list[int]:
     """The processes of a group that are not mere entries of the process table."""
     found = []
@@ -93,7 +86,7 @@ def test_a_violation_while_a_sibling_reads_a_child_is_reported() -> None:
 
     result = result_of(body)
     assert (result.verdict, result.message) == ("fail", "found")
-    assert all(map(gone, pids))
+    assert all(map(is_gone, pids))
 
 
 @pytest.mark.usefixtures("made")

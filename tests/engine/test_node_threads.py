@@ -17,6 +17,7 @@ from support import nodes
 from support.graphs import graph
 from support.loop_clock import LoopClock
 from support.memory import MemoryCheckpointer
+from support.processes import is_gone
 
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.engine import NodePools
@@ -230,14 +231,6 @@ nodes:
     assert (await run.start()).status == status
 
 
-def is_alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 async def test_a_process_is_killed_by_a_cancellation(store: MemoryCheckpointer, tmp_path: Any) -> None:
     text = f"state_schema: {{path: str}}\n{ISOLATED.replace('NODE', 'goes_on')}"
     path = tmp_path / "pid"
@@ -247,7 +240,7 @@ async def test_a_process_is_killed_by_a_cancellation(store: MemoryCheckpointer, 
         await asyncio.sleep(0.02)
     assert (await run.cancel()).status == "cancelled"
     await work
-    while is_alive(int(path.read_text())):
+    while not is_gone(int(path.read_text())):
         await asyncio.sleep(0.02)
 
 

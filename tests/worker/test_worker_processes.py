@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 from support.cli import command
+from support.processes import is_gone
 
 from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
@@ -194,8 +195,7 @@ async def test_a_drain_reaches_the_process_of_an_isolated_run(place: Place) -> N
     await running
     record = await place.latest("r")
     assert (record.event, record.status) == ("queued", "queued")
-    with pytest.raises(ProcessLookupError):
-        os.kill(pid, 0)
+    assert is_gone(pid)
 
 
 async def test_a_drain_reaches_a_process_that_just_begins(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,14 +237,10 @@ async def test_an_isolated_run_does_not_outlive_its_worker(place: Place) -> None
     await until(is_left)
     assert len((await place.latest("r")).state["pids"]) == 2  # what ran has ended, and nothing more has begun
 
-    async def is_gone() -> bool:
-        try:
-            os.kill(pid, 0)
-        except ProcessLookupError:
-            return True
-        return False
+    async def has_ended() -> bool:
+        return is_gone(pid)
 
-    await until(is_gone)
+    await until(has_ended)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
