@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -229,6 +230,31 @@ async def test_stores_are_removed_although_a_process_cannot_be_waited_for(stores
     kit._children.append(_Lost())  # type: ignore[arg-type]
     with pytest.raises(ConnectionResetError):
         await kit.__aexit__(None, None, None)
+    assert list(stores.iterdir()) == []
+
+
+_KILLED = """
+import asyncio, os, pathlib, signal
+from stargraph.checkpoint.conformance import fresh_directory
+
+async def main():
+    async with fresh_directory() as location:
+        pathlib.Path(location).touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows does not lock directories")
+async def test_the_store_of_a_process_that_was_killed_is_removed_by_the_next_run(stores: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", _KILLED], check=False).returncode == -signal.SIGKILL
+    (left,) = stores.iterdir()
+    assert (left / "store").exists()
+    async with fresh_directory() as location:
+        Path(location).touch()
+        Session(Target(memory)).close()
+        assert list(stores.iterdir()) == [Path(location).parent]
     assert list(stores.iterdir()) == []
 
 

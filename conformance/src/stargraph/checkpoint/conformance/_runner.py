@@ -23,7 +23,7 @@ from stargraph.checkpoint.conformance._kit import PATIENCE, Kit, Surroundings
 from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._registry import Check
 from stargraph.checkpoint.conformance._report import Report, Result, Verdict, environment
-from stargraph.checkpoint.conformance._target import Target, load_target
+from stargraph.checkpoint.conformance._target import Target, load_target, remove_abandoned_stores
 
 _GRACE: Final = 2.0
 """Seconds that a cancelled check has to end before it is left behind."""
@@ -148,13 +148,14 @@ class Session:
         self.close()
 
     def close(self) -> None:
-        """End the processes of this session, and remove the stores of the checks whose threads were left behind."""
+        """End the processes of this session, and remove the stores that checks and processes have left behind."""
         if self._neighbours is not None:
             self._neighbours.end()
         if self._fork_server is not None:
             self._fork_server.close()
         for kit in self._left_behind:
             kit._discard()
+        remove_abandoned_stores()
 
     @property
     def target(self) -> Target:

@@ -10,8 +10,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -20,6 +20,9 @@ from typing import Any, Final, Protocol, TypeAlias
 from stargraph.checkpoint.conformance._capabilities import Capability
 from stargraph.checkpoint.conformance._expect import HarnessError, Violation
 from stargraph.checkpoint.protocol import Checkpointer
+
+if sys.platform != "win32":
+    import fcntl
 
 Opener: TypeAlias = Callable[[str], Checkpointer | AbstractAsyncContextManager[Checkpointer]]
 """Takes a location; returns a handle that is not bootstrapped, or an async context manager that yields one."""
@@ -46,7 +49,7 @@ class StoredBytes(Protocol):
         """
 
 
-_PREFIX: Final = "stargraph-conformance-"
+_PREFIX: Final = "stargraph-conformance-store-"
 _STORE: Final = "store"
 
 _REMOVALS: Final = 50
@@ -73,7 +76,8 @@ def _folder_of_stores() -> str | None:
 async def fresh_directory() -> AsyncIterator[str]:
     """Yield a path that does not exist yet, in a directory of its own that goes away afterwards.
 
-    The directory is in /dev/shm if that has room and TMPDIR is not set, and otherwise where temporary files are.
+    The directory is in /dev/shm if that has room and TMPDIR is not set, and otherwise where temporary files are. If
+    this process is killed, the next run of the kit removes the directory.
     """
     async with directory_in(_folder_of_stores()) as location:
         yield location
@@ -82,11 +86,50 @@ async def fresh_directory() -> AsyncIterator[str]:
 @asynccontextmanager
 async def directory_in(folder: str | None) -> AsyncIterator[str]:
     """Do as `fresh_directory` does, in a folder; where temporary files are if None."""
-    location = str(Path(tempfile.mkdtemp(prefix=_PREFIX, dir=folder)) / _STORE)
+    with _new_directory(folder) as directory:
+        location = str(directory / _STORE)
+        try:
+            yield location
+        finally:
+            remove_store(location)
+
+
+@contextmanager
+def _new_directory(folder: str | None) -> Iterator[Path]:
+    """Make a directory for a store, and hold its lock, so that no other run takes it for one that was left behind."""
+    made = Path(tempfile.mkdtemp(prefix=f"new-{_PREFIX}", dir=folder))
+    with _locked(made):  # before it has the name by which other runs find it
+        yield made.rename(made.with_name(made.name.removeprefix("new-")))
+
+
+def remove_abandoned_stores() -> None:
+    """Remove the directories that were made for stores in processes that were killed."""
+    for folder in {_folder_of_stores(), None}:
+        for directory in Path(folder or tempfile.gettempdir()).glob(f"{_PREFIX}*"):
+            with suppress(OSError), _locked(directory) as is_abandoned:  # it may be gone meanwhile, or another user's
+                if is_abandoned:
+                    remove_store(str(directory / _STORE))
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[bool]:
+    """Lock a directory, and yield whether that was possible; the system ends the lock with this process."""
+    if sys.platform == "win32":  # it locks files alone
+        yield False
+        return
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        yield location
+        yield _lock(descriptor)
     finally:
-        remove_store(location)
+        os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:  # another process has it, or the file system knows no locks
+        return False
+    return True
 
 
 def remove_store(location: str) -> None:
