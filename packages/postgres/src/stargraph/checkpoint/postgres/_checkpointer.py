@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl as tls
-from collections.abc import AsyncIterator, Collection, Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from types import TracebackType
 from typing import Self, Unpack
@@ -320,7 +320,7 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
         self,
         *,
         older_than: datetime,
-        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
+        statuses: Sequence[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
         run_id: str | None = None,
         dry_run: bool = False,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import weakref
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -370,7 +370,7 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
         self,
         *,
         older_than: datetime,
-        statuses: Collection[Status] = PRUNED_BY_DEFAULT,
+        statuses: Sequence[Status] = PRUNED_BY_DEFAULT,
         keep_last: int = 1,
         run_id: str | None = None,
         dry_run: bool = False,
