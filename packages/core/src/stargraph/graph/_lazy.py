@@ -32,12 +32,7 @@ _HOMES: Final = {
 }
 
 
-_FORMER: Final = {"NodeContext": "Context"}
-"""Names that programs may still use, and what they are called now."""
-
-
 def __getattr__(name: str) -> Any:  # the hook of the package, which imports it
-    name = _FORMER.get(name, name)
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module 'stargraph.graph' has no attribute {name!r}")
