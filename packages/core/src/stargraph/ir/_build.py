@@ -48,7 +48,7 @@ class GraphBuilder(Generic[S]):
         state_class: the class of the state: a pydantic model, a dataclass or a TypedDict. Without it, `state` declares
             fields, and the state of a graph that declares nothing is any JSON object.
         description: for people.
-        max_steps: a run that has more steps than this fails.
+        max_steps: a run in which more nodes than this complete fails, so that no loop runs for ever; 10,000 if None.
     """
 
     @overload

@@ -264,7 +264,7 @@ class IRDocument(_Spec):
         id: the name of the graph.
         description: for people.
         state_schema: the fields of the state.
-        state_class: `package.module:Class` of a pydantic model instead.
+        state_class: `package.module:Class` of a pydantic model, a dataclass or a TypedDict instead.
         nodes: the steps; the first one is where a run starts.
         rules: what follows a node; without one that applies, the next node in this order does.
         migrate: how runs of older versions go on; it does not count for the graph_hash.

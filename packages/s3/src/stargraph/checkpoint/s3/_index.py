@@ -53,6 +53,7 @@ class RunIndex:
     Args:
         store: the objects.
         keys: where they are.
+        log: reads the steps of runs.
     """
 
     def __init__(self, store: ObjectStore, keys: KeyLayout, log: LogReader) -> None:

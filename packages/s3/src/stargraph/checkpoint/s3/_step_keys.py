@@ -25,6 +25,7 @@ class StepKeys:
     Args:
         store: the objects.
         keys: where they are.
+        log: reads the steps of runs.
     """
 
     def __init__(self, store: ObjectStore, keys: KeyLayout, log: LogReader) -> None:
