@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import count
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,19 @@ async def undisturbed(graph: Graph) -> tuple[dict[str, JsonValue], Counter[str],
     return state, Counter(nodes.LEDGER), len(store.records)
 
 
+async def killing(when: str, position: int) -> MemoryCheckpointer:
+    """Return a store that kills its process `before` or `after` one write, counted from 0."""
+    store, positions = MemoryCheckpointer(), count()
+
+    def kill(checkpoint: Checkpoint) -> None:
+        if next(positions) == position:
+            raise Killed
+
+    setattr(store, f"{when}_write", kill)
+    await store.bootstrap()
+    return store
+
+
 async def killed(graph: Graph, store: MemoryCheckpointer) -> bool:
     """Execute until done or killed; tell whether it was killed."""
     try:
@@ -58,18 +72,8 @@ async def test_killed_at_every_write(tmp_path: Path) -> None:
     assert state["who"] == "Ada"
     for when in ("before", "after"):
         for position in range(writes):
-            store = MemoryCheckpointer()
-            await store.bootstrap()
+            store = await killing(when, position)
             nodes.LEDGER.clear()
-            seen = 0
-
-            def kill(checkpoint: Checkpoint, at: int = position) -> None:
-                nonlocal seen
-                seen += 1
-                if seen == at + 1:
-                    raise Killed
-
-            setattr(store, f"{when}_write", kill)
             assert await killed(graph, store)
             summary, after = await to_the_end(graph, store, resume="r" in store.runs)
             assert summary.status == "done"
@@ -130,18 +134,8 @@ async def test_killed_at_every_write_no_recorded_call_is_made_again(tmp_path: Pa
     writes = len(store.records)
     for when in ("before", "after"):
         for position in range(writes):
-            store = MemoryCheckpointer()
-            await store.bootstrap()
+            store = await killing(when, position)
             calling_nodes.reset()
-            seen = 0
-
-            def kill(checkpoint: Checkpoint, at: int = position) -> None:
-                nonlocal seen
-                seen += 1
-                if seen == at + 1:
-                    raise Killed
-
-            setattr(store, f"{when}_write", kill)
             assert await killed(graph, store)
             recorded = recorded_effects(store)
             made = Counter(calling_nodes.EFFECTS)
