@@ -9,7 +9,7 @@ import json
 import os
 import subprocess
 import threading
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, suppress
 from datetime import datetime
@@ -437,7 +437,7 @@ _PARTS: dict[str, type[StdioCheckpointer]] = {
 def stdio_target(
     command: Sequence[str],
     *,
-    capabilities: Collection[Capability] = (),
+    capabilities: Iterable[Capability] = (),
     location: Callable[[], AbstractAsyncContextManager[str]] = fresh_directory,
     processes: bool = True,
     **options: Any,
@@ -451,7 +451,8 @@ def stdio_target(
         processes: whether two processes can open one location.
         options: further fields of `Target`; a hook declares its capability.
     """
-    parts = tuple(_PARTS[name] for name in sorted(capabilities) if name in _PARTS) or (StdioCheckpointer,)
+    declared = frozenset(capabilities)
+    parts = tuple(_PARTS[name] for name in sorted(declared) if name in _PARTS) or (StdioCheckpointer,)
     kind: type[StdioCheckpointer] = type("StdioCheckpointer", parts, {"__doc__": "A driver in another process."})
     process = DriverProcess(command)
     hooks = {hook for hook in HOOKS if options.get(hook_name(hook)) is not None}
@@ -463,7 +464,7 @@ def stdio_target(
     return Target(
         open=lambda where: kind(process, where),
         location=location,
-        capabilities=frozenset(capabilities) | hooks,
+        capabilities=declared | hooks,
         processes=processes,
         versions=options.pop("versions", versions),
         **options,
