@@ -16,14 +16,17 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 SOURCES: Final = [*sorted(ROOT.glob("packages/*/src")), ROOT / "conformance/src"]
 FILE: Final = ROOT / "docs/public-api.txt"
 INTERNAL: Final = ("stargraph.cli", "stargraph.engine", "stargraph.runtime")
-"""What is public in none of its names, but for `stargraph.runtime.dispatch`."""
+"""What is public in none of its names, but for the modules below."""
+
+MODULES: Final = ("stargraph.checkpoint.conformance.stdio", "stargraph.runtime.dispatch")
+"""The modules that users import, besides packages."""
 
 
 def public_modules() -> list[str]:
-    """Return the packages that users import, in the order of their names."""
+    """Return the packages and modules that users import, in the order of their names."""
     names = {".".join(init.parent.relative_to(src).parts) for src in SOURCES for init in src.rglob("__init__.py")}
     public = {name for name in names if not any(part.startswith("_") for part in name.split("."))}
-    return sorted({name for name in public if name not in INTERNAL} | {"stargraph.runtime.dispatch"})
+    return sorted({name for name in public if name not in INTERNAL} | set(MODULES))
 
 
 def listing() -> str:

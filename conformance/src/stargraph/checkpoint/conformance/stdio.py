@@ -44,7 +44,7 @@ from stargraph.checkpoint.protocol import (
 )
 from stargraph.errors import StoreUnavailableError
 
-__all__ = ["DriverProcess", "StdioCheckpointer", "stdio_target"]
+__all__ = ["stdio_target"]
 
 
 class DriverProcess:
