@@ -250,9 +250,7 @@ def test_the_same_figures_give_the_same_plots(tmp_path: Path) -> None:
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
     path = os.pathsep.join(str(ROOT / folder) for folder in ("benchmarks", "tests"))
     command = [sys.executable, "-m", "stargraph_bench", *arguments]
-    return subprocess.run(
-        command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False, timeout=100
-    )
+    return subprocess.run(command, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False)
 
 
 def test_the_command_measures_in_processes_of_their_own(tmp_path: Path) -> None:

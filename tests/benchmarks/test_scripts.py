@@ -18,7 +18,7 @@ pytestmark = pytest.mark.thorough
 def python(*arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | variables
     command = [sys.executable, *arguments]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=100)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def script(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:

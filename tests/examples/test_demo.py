@@ -20,7 +20,7 @@ FILES = 6  # and one with an odd name
 
 def _demo(folder: Path, work: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "error", str(EXAMPLE / "demo.py"), str(folder), "--work", str(work)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=100)
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
