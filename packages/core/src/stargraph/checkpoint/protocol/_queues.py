@@ -26,7 +26,13 @@ _ScheduleId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9.
 
 
 class GraphVersion(NamedTuple):
-    """A graph that a worker has loaded: a run fits if it has the same three."""
+    """A graph that a worker has loaded: a run fits if it has the same three.
+
+    Attributes:
+        graph_id: the id of the graph.
+        graph_hash: the fingerprint of what shapes execution, 64 hex digits.
+        runtime_hash: the fingerprint of the code of the nodes, 64 hex digits.
+    """
 
     graph_id: str
     graph_hash: str
@@ -39,7 +45,12 @@ class GraphVersion(NamedTuple):
 
 
 class RefusedVersion(NamedTuple):
-    """A version of which a worker has looked at a run, and why none of its graphs can go on with it."""
+    """A version of which a worker has looked at a run, and why none of its graphs can go on with it.
+
+    Attributes:
+        version: that of the run.
+        reason: why, in words, cut short if that is long.
+    """
 
     version: GraphVersion
     reason: ErrorText

@@ -337,7 +337,7 @@ class ProcessInfo(FrozenModel):
         pid: the process id on that machine.
         version: the version of stargraph-core that it runs.
         worker: the name of the worker, from `STARGRAPH_WORKER`; None if that is not set.
-        id: 16 hex digits, random for each process; its executor ids begin with them. None in older records.
+        id: 16 hex digits, random for each process; its executor ids begin with them. Without one, it cannot `beat`.
     """
 
     host: ErrorText
