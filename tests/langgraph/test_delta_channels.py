@@ -10,6 +10,7 @@ from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
+from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.langgraph import StargraphSaver
 
 from .test_saver import place_of
@@ -115,6 +116,39 @@ async def test_a_checkpoint_has_the_snapshot_that_its_version_of_a_channel_names
             assert found is not None
             assert found.checkpoint["channel_values"] == ({"a": _DeltaSnapshot("a")} if number < 3 else {}), number
             await each.aput_writes(where, [("b", number)], f"task-{number}")
+
+
+class CountingStore(MemoryCheckpointer):
+    """Counts the requests for states."""
+
+    reads = 0
+
+    async def read_at_step(self, run_id: str, step: int) -> Any:
+        self.reads += 1
+        return await super().read_at_step(run_id, step)
+
+    async def read_at_key(self, run_id: str, key: str) -> Any:
+        self.reads += 1
+        return await super().read_at_key(run_id, key)
+
+    def history(self, run_id: str, **steps: int | None) -> Any:
+        self.reads += 1
+        return super().history(run_id, **steps)  # type: ignore[arg-type]
+
+
+async def test_steps_are_kept_in_memory_once_the_parents_of_a_checkpoint_are_walked() -> None:
+    async with StargraphSaver(store := CountingStore()) as saver:
+        kept = saver._store.cache._steps
+        places = await chain(saver, *[(NONE, [number]) for number in range(10)])
+        assert not kept, "nobody needs them without a delta channel"
+        assert await read(saver, places[-1]) == {"ch": (NONE, [*range(9)])}
+        assert {step.checkpoint_id for step, _ in kept.values()} >= {
+            place["configurable"]["checkpoint_id"] for place in places[:-1]
+        }
+        newest = await saver.aput(places[-1], empty_checkpoint(), {}, {})
+        before = store.reads
+        assert await read(saver, newest) == {"ch": (NONE, [*range(10)])}
+        assert store.reads == before, "what was read or appended since is not read again"
 
 
 async def test_writes_of_parallel_tasks_come_in_the_order_of_their_paths(saver: StargraphSaver) -> None:

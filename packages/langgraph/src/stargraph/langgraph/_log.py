@@ -67,6 +67,7 @@ class ThreadLog:
         self._last_checkpoint: StoredStep | None = None  # stored or read; writes may have followed it
         self._was_absent = False  # when it was read last, and nothing was appended since
         self.channels: Final = Channels()
+        self._is_walked = False  # somebody has walked the parents of a checkpoint, and will walk them again
         self._fixed_run: str | None = None
         self._queue: list[_Waiting] = []
         self._writer: asyncio.Task[None] | None = None
@@ -170,6 +171,9 @@ class ThreadLog:
 
     async def ancestors(self, stored: StoredStep) -> AsyncGenerator[StoredStep]:
         """Yield the parent of a checkpoint, the parent of that, and so on, until one is missing or comes again."""
+        if not self._is_walked:
+            self._is_walked = True
+            self._store.cache.add(stored)
         seen = {stored.checkpoint_id}
         known: dict[str, StoredStep] = {}
         page = _FIRST_PAGE
@@ -401,7 +405,8 @@ class ThreadLog:
                 self._tail = steps[-1]
                 self._count(self._tail)
                 for step in map(StoredStep, steps):
-                    self._store.cache.add(step)
+                    if self._is_walked:
+                        self._store.cache.add(step)
                     if step.has_checkpoint:
                         self._last_checkpoint = step
                 return
