@@ -400,3 +400,38 @@ async def watched(store: SQLiteCheckpointer) -> AsyncIterator[Work]:
 def explain(path: Path, statement: str) -> str:
     with closing(sqlite3.connect(path)) as database:
         return " / ".join(row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statement}"))
+
+
+async def test_a_filter_that_is_not_text_finds_nothing(tmp_path: Path) -> None:
+    async with SQLiteCheckpointer(tmp_path / "runs.sqlite") as store:
+        run = first("run", metadata={"team": "t0"})
+        await store.write(run)
+        await store.write(following(run, key="b"))
+        assert len((await store.search(limit=10)).items) == 1
+        for text in ("\ud800", "a\udfff", "é\ud800"):
+            filters: list[RunFilters] = [
+                {"graph_id": text},
+                {"metadata": {"team": text}},
+                {"metadata": {text: "t0"}},
+                {"metadata": {"team": "t0", "other": text}},
+                {"error_reason": text},
+                {"parent_run_id": text},
+            ]
+            for each in filters:
+                assert (await store.search(limit=10, **each)).items == ()
+                assert await store.count_runs(**each) == {}
+            assert await store.read_at_key("run", text) is None
+        assert await store.step_keys("run", below="a\ud800") == []
+        assert await store.step_keys("run", below="\ud800") == [("b", 1)]
+
+
+async def test_a_page_of_keys_begins_at_its_bound_in_the_index(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite"
+    async with SQLiteCheckpointer(path) as store:
+        for below, constraint in ((None, "(run=?)"), ("key", "(run=? AND key<?)")):
+            async with watched(store) as work:
+                assert await store.step_keys("run", below=below) == []
+            (statement,) = [each for each in work.statements if "FROM runs JOIN keys" in each]
+            plan = explain(path, statement)
+            assert f"SEARCH keys USING PRIMARY KEY {constraint}" in plan
+            assert "TEMP B-TREE" not in plan

@@ -68,9 +68,12 @@ _STEP_OF_KEY: Final = "(SELECT max(step) FROM {schema}.keys WHERE run_id = $1 AN
 
 _STEP_KEYS: Final = """
 SELECT k.key, max(k.step) AS step FROM {schema}.keys AS k JOIN {schema}.runs AS r ON r.run_id = k.run_id
-WHERE k.run_id = $1 AND r.status <> 'deleted' AND ($2::bytea IS NULL OR k.key < $2)
-GROUP BY k.key ORDER BY k.key DESC LIMIT $3
+WHERE k.run_id = $1 AND r.status <> 'deleted'
+GROUP BY k.key ORDER BY k.key DESC LIMIT $2
 """
+
+# A statement of its own: with a bound that may be NULL, a generic plan would read all keys above a page to find it.
+_STEP_KEYS_BELOW: Final = _STEP_KEYS.replace("GROUP BY", "AND k.key < $3 GROUP BY")
 
 # The size of a record is known without reading it, so a page is bounded in bytes and holds at least one.
 _PAGE: Final = """
@@ -167,6 +170,7 @@ class Reader:
         self._at_step = schema.sql(_CHAIN, step="$2", is_known="false")
         self._at_key = schema.sql(_CHAIN, step=_STEP_OF_KEY, is_known="false")
         self._step_keys = schema.sql(_STEP_KEYS)
+        self._step_keys_below = schema.sql(_STEP_KEYS_BELOW)
         self._ascending = schema.sql(_PAGE, order="ASC")
         self._descending = schema.sql(_PAGE, order="DESC")
         self._timeline = schema.sql(_TIMELINE)
@@ -208,8 +212,10 @@ class Reader:
 
     async def step_keys(self, run_id: str, below: str | None, limit: int) -> list[StepKey]:
         """Return the keys of a run, the highest first, each with the highest step that has it."""
-        bound = None if below is None else below.encode("utf-8", "surrogatepass")
-        rows = await self._fetch(self._step_keys, run_id, bound, limit)
+        if below is None:
+            rows = await self._fetch(self._step_keys, run_id, limit)
+        else:
+            rows = await self._fetch(self._step_keys_below, run_id, limit, below.encode("utf-8", "surrogatepass"))
         return [StepKey(row["key"].decode(), row["step"]) for row in rows]
 
     async def history(self, run_id: str, low: int, high: int, *, newest_first: bool) -> AsyncIterator[Checkpoint]:

@@ -66,9 +66,11 @@ SELECT max(keys.step) FROM runs JOIN keys ON keys.run = runs.number AND keys.key
 
 _STEP_KEYS: Final = """
 SELECT keys.key, max(keys.step) FROM runs JOIN keys ON keys.run = runs.number
-WHERE runs.run_id = ? AND (? IS NULL OR keys.key < ?)
-GROUP BY keys.key ORDER BY keys.key DESC LIMIT ?
+WHERE runs.run_id = :run_id
+GROUP BY keys.key ORDER BY keys.key DESC LIMIT :limit
 """
+# A statement of its own, so that the index leads to the first key of a page; the bound need not be valid UTF-8.
+_STEP_KEYS_BELOW: Final = _STEP_KEYS.replace("GROUP BY", "AND keys.key < CAST(:below AS TEXT) GROUP BY")
 
 
 def latest(
@@ -142,7 +144,12 @@ def at_key(connection: sqlite3.Connection, codec: Codec, run_id: str, key: str) 
 
 def step_keys(connection: sqlite3.Connection, run_id: str, below: str | None, limit: int) -> list[StepKey]:
     """Return the keys of a run, the highest first, each with the highest step that has it."""
-    return [StepKey(*row) for row in connection.execute(_STEP_KEYS, (run_id, below, below, limit))]
+    values = {"run_id": run_id, "limit": limit}
+    if below is None:
+        rows = connection.execute(_STEP_KEYS, values)
+    else:
+        rows = connection.execute(_STEP_KEYS_BELOW, values | {"below": below.encode("utf-8", "surrogatepass")})
+    return [StepKey(*row) for row in rows]
 
 
 def history_page(

@@ -71,7 +71,7 @@ def search(connection: sqlite3.Connection, query: RunQuery) -> RunPage:
     if len(pages) > 1:
         union = " UNION ALL ".join(f"SELECT * FROM ({page})" for page in pages)  # noqa: S608  # made of constants; values are parameters
         statement = f"SELECT * FROM ({union}) ORDER BY {_ORDER_OF_PAGE[query.order]} LIMIT :limit"  # noqa: S608  # made of constants; values are parameters
-    rows = connection.execute(statement, selection.values).fetchall()
+    rows = connection.execute(statement, _bound(selection.values)).fetchall()
     return query.cut(summaries_from_json([(run_id, summary) for run_id, _, _, summary in rows]))
 
 
@@ -83,9 +83,21 @@ def count(connection: sqlite3.Connection, matcher: RunMatcher) -> dict[Status, i
     where = " AND ".join(selection.conditions)
     rows = connection.execute(
         f"SELECT runs.status, count(*) FROM {selection.source} WHERE {where} GROUP BY runs.status",  # noqa: S608  # made of constants; values are parameters
-        selection.values,
+        _bound(selection.values),
     )
     return dict(rows.fetchall())
+
+
+def _bound(values: dict[str, Any]) -> dict[str, Any]:
+    """Return values as SQLite takes them: what is no text, a lone surrogate, becomes bytes, which equal no text."""
+    bound = dict(values)
+    for name, value in values.items():
+        if isinstance(value, str) and not value.isascii():
+            try:
+                value.encode()
+            except UnicodeEncodeError:
+                bound[name] = value.encode("utf-8", "surrogatepass")
+    return bound
 
 
 def children(connection: sqlite3.Connection, run_id: str) -> list[RunSummary]:
