@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -440,3 +440,49 @@ async def test_a_saver_that_is_cancelled_while_it_closes_leaves_nothing_open() -
         await leaving
     assert closed.is_set()
     assert not saver._thread.has_started
+
+
+async def test_a_saver_that_was_not_entered_says_how_to_enter_it() -> None:
+    saver = StargraphSaver(MemoryCheckpointer())
+    calls: list[Callable[[], Awaitable[object]]] = [
+        lambda: put(saver, "t", 0, a=1),
+        lambda: saver.aget_tuple(place_of("t")),
+        lambda: anext(saver.alist(None), None),
+        lambda: anext(saver.alist(place_of("t")), None),
+        lambda: saver.adelete_thread("t"),
+    ]
+    for call in calls:
+        with pytest.raises(CheckpointError, match="nobody has entered it") as raised:
+            await call()
+        assert raised.value.reason == "not-bootstrapped"
+        assert raised.value.hint is not None
+        assert "`async with saver:`" in raised.value.hint
+    await saver.setup()
+    for call in calls:
+        await call()
+    await saver.aclose()
+
+
+async def test_a_namespace_that_is_not_text_names_the_one_that_is(saver: StargraphSaver) -> None:
+    place: Any = {"configurable": {"thread_id": "t", "checkpoint_ns": 3}}
+    made = checkpoint(a=1)
+    assert await saver.aput(place, made, {}, {}) == place_of("t", "3", made["id"])
+    for each in (place, place_of("t", "3")):
+        found = await saver.aget_tuple(each)
+        assert found is not None
+        assert [each.config async for each in saver.alist(each)] == [found.config]
+
+
+async def test_no_thread_has_a_name_that_is_not_text(saver: StargraphSaver) -> None:
+    await put(saver, "t", 0, a=1)
+    place: Any = {"configurable": {"thread_id": "t\ud800"}}
+    assert await saver.aget_tuple(place) is None
+    assert [each async for each in saver.alist(place)] == []
+    assert await saver.aget_tuple(place_of("t", "\ud800")) is None
+    assert await saver.aget_tuple(place_of("t", checkpoint_id="\ud800")) is None
+    listed = [each.config async for each in saver.alist(place_of("t"), before=place_of("t", checkpoint_id="\ud800"))]
+    assert len(listed) == 1, "below whatever it is, as UTF-8 orders it"
+    await saver.adelete_thread("t\ud800")
+    with pytest.raises(CheckpointError, match="lone surrogate"):
+        await put(saver, "t\ud800", 0, a=1)
+    assert await saver.aget_tuple(place_of("t")) is not None

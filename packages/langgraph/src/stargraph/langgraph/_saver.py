@@ -345,7 +345,7 @@ class StargraphSaver(SyncMethods):
             place = config["configurable"]
             thread_id = str(place["thread_id"])
             if place.get("checkpoint_ns") is not None:
-                return [self._log(thread_id, place["checkpoint_ns"])]
+                return [self._log(*_place(config))]
             tags = {THREAD_TAG: thread_id}
         return [self._log(*name) for name in await self._store.names(tags)]
 
@@ -353,7 +353,7 @@ class StargraphSaver(SyncMethods):
 def _place(config: Mapping[str, Any]) -> tuple[str, str]:
     """Return the thread and the namespace that a configuration names."""
     place = config["configurable"]
-    return str(place["thread_id"]), place.get("checkpoint_ns") or ""
+    return str(place["thread_id"]), str(place.get("checkpoint_ns") or "")
 
 
 def _member(metadata: Mapping[str, Any], name: str) -> Any:

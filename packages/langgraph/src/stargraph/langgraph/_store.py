@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import secrets
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from datetime import UTC, datetime
 from typing import Final, Protocol, cast
 
@@ -72,7 +72,8 @@ class LogStore:
                 self._runs.move_to_end(name)
             return known
         first = run_id_of(*name)
-        latest = await self.checkpointer.read_latest(first)
+        with _naming_the_saver():
+            latest = await self.checkpointer.read_latest(first)
         if latest is not None and latest.status not in ENDED:
             return self._remember(name, first)
         # Unknown, or the first log was deleted or rewritten, and there may be a later one.
@@ -85,7 +86,8 @@ class LogStore:
         """Yield the logs of the saver that have some tags; all of them if None."""
         cursor: str | None = None
         while True:
-            page = await self.checkpointer.search(limit=_PAGE, cursor=cursor, graph_id=GRAPH_ID, metadata=tags)
+            with _naming_the_saver():
+                page = await self.checkpointer.search(limit=_PAGE, cursor=cursor, graph_id=GRAPH_ID, metadata=tags)
             for run in page.items:
                 yield run
             cursor = page.next_cursor
@@ -173,3 +175,18 @@ class LogStore:
                 raise
             return error.reason == "run-deleted"
         raise CheckpointError(f"run {run_id!r}: a step without the one before it was stored", reason="broken-driver")
+
+
+@contextlib.contextmanager
+def _naming_the_saver() -> Iterator[None]:
+    """Say what to call on the saver if it was not entered: its users have not made the store."""
+    try:
+        yield
+    except CheckpointError as error:
+        if error.reason != "not-bootstrapped":
+            raise
+        raise CheckpointError(
+            "the saver is not ready: nobody has entered it",
+            reason=error.reason,
+            hint="Use it in `with saver:` or `async with saver:`, or call `await saver.setup()` once at start-up.",
+        ) from None
