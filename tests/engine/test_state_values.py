@@ -81,7 +81,7 @@ async def test_what_would_not_come_back_is_refused(
     assert run.summary is not None
     assert run.summary.error is not None
     assert "state.value" in run.summary.error.message
-    assert word in run.summary.error.message
+    assert word in run.summary.error.message  # which ends with the hint
     assert "hush" not in run.summary.error.message
     if type(value) is str:
         return  # an input that is JSON is read as JSON is

@@ -226,8 +226,13 @@ HOLD: dict[str, tuple[Any, Any]] = {
 """What comes back: a class, and a value of its field."""
 
 LOSE: dict[str, tuple[Any, Any, str]] = {
-    "NaN": (_state(float), NAN, "float"),
-    "NaN among nothing": (_state(float | None, None), INFINITY, "NoneType"),
+    "NaN": (_state(float), NAN, "ser_json_inf_nan"),
+    "NaN among nothing": (_state(float | None, None), INFINITY, "ser_json_inf_nan"),
+    "NaN in a list": (_state(list[float]), [1.0, NAN], "state.value[1]"),
+    "NaN in a list of nothing": (_state(list[float | None]), [1.0, NAN], "state.value[1]"),
+    "NaN in Any": (_state(Any), {"a": [-INFINITY]}, "ser_json_inf_nan"),
+    "text that is no text": (_state(str), "\ud800", "errors="),
+    "text that is no text in Any": (_state(Any), {"a": "\ud800"}, "errors="),
     "bytes that are no text": (_state(bytes), b"\xff", "base64"),
     "zone": (_state(datetime), AT.astimezone(ZoneInfo("Europe/Berlin")), "UTC"),
     "fold": (_state(datetime), datetime(2026, 10, 25, 2, 30, fold=1), "UTC"),  # noqa: DTZ001

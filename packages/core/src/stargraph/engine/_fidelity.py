@@ -42,6 +42,13 @@ class Difference(NamedTuple):
         return self._replace(path=path_part(part) + self.path)
 
 
+NO_NUMBER: Final = Difference(
+    "",
+    "NaN and infinite numbers are stored as null",
+    "Store None or text instead, or set ser_json_inf_nan='strings' in the config of the class.",
+)
+"""What would happen to a number that JSON lacks."""
+
 _TYPE_HINT: Final = "Give the field a type that says how it is stored, or return plain JSON values."
 
 
@@ -56,6 +63,8 @@ def difference(old: object, new: object) -> Difference | None:
         new: what came back.
     """
     kind = type(old)
+    if kind is float and new is None:
+        return NO_NUMBER
     if kind is not type(new):
         return Difference("", f"a value of type {_name(old)} would come back as one of type {_name(new)}", _TYPE_HINT)
     if kind in _PLAIN or isinstance(old, enum.Enum):

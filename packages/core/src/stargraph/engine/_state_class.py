@@ -20,6 +20,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticSerializationError, from_json
 
 from stargraph.checkpoint.values import JsonValue, check_json, is_json
+from stargraph.checkpoint.values._json import REPLACE_SURROGATES
 from stargraph.engine._class_schema import (
     ClassJsonSchema,
     Schema,
@@ -34,7 +35,7 @@ from stargraph.engine._class_schema import (
     shape_of,
     takes_info,
 )
-from stargraph.engine._fidelity import Difference, difference
+from stargraph.engine._fidelity import NO_NUMBER, Difference, difference
 from stargraph.engine._reducers import Reducer, annotation_parts, hides_reducers
 from stargraph.errors import GraphError, StateError
 from stargraph.ir import reducers_in
@@ -373,13 +374,17 @@ def _faults(path: str, *, lost: bool = False) -> Iterator[None]:
         fault = does_not_fit(error, path)
         if not lost:
             raise fault from None
-        what = f"what is stored of it would not be accepted ({error.errors(include_url=False)[0]['msg']})"
-        raise would_be_lost(
-            path, Difference("", what, "Let its validator accept what its serializer writes.")
-        ) from None
+        complaint = error.errors(include_url=False)[0]
+        what = f"what is stored of it would not be accepted ({complaint['msg']})"
+        found = Difference("", what, "Let its validator accept what its serializer writes.")
+        # The class made a number, and its serializer wrote null.
+        is_number = complaint["type"] == "float_type" and complaint["input"] is None
+        raise would_be_lost(fault.path or path, NO_NUMBER if is_number else found) from None
     except (PydanticSerializationError, ValueError, TypeError) as error:
         hint = "Give the field a type or a serializer that says how it is stored."
-        if "utf-8" in str(error):
+        if "surrogates" in str(error):
+            hint = REPLACE_SURROGATES
+        elif "utf-8" in str(error):
             hint = "Set ser_json_bytes='base64' and val_json_bytes='base64' in its model_config."
         raise StateError(
             f"{path}: it cannot be written as JSON: {error}", reason="not-json", hint=hint, path=path

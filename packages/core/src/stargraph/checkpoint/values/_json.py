@@ -32,7 +32,7 @@ _CONVERT: Final = (
     "Convert it first, for example by str(), float(), list() or isoformat(), or declare a state class whose field says"
     " how it is stored."
 )
-_REPLACE: Final = 'Replace it: text.encode(errors="replace").decode().'
+REPLACE_SURROGATES: Final = 'Replace it: text.encode(errors="replace").decode().'
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -125,7 +125,7 @@ def _check_dict(members: dict[str, JsonValue], depth: int) -> None:
 def _check_text(text: str) -> None:
     if not is_text(text):
         code = next(ord(char) for char in text if "\ud800" <= char <= "\udfff")
-        raise _NotJson(f"a lone surrogate (U+{code:04X}) is not text that JSON can carry", _REPLACE)
+        raise _NotJson(f"a lone surrogate (U+{code:04X}) is not text that JSON can carry", REPLACE_SURROGATES)
 
 
 def is_text(text: str) -> bool:
