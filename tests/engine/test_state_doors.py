@@ -16,8 +16,9 @@ from support.runs import stored
 from support.state_kinds import HOLD, PUT, SEEN
 
 from stargraph.engine._fidelity import difference
-from stargraph.errors import StateError
+from stargraph.errors import CheckpointError, StateError
 from stargraph.graph import Graph, Run, respond
+from stargraph.ir import parse_graph
 from stargraph.replay import Overlay
 
 HEAD = 'state_class: "support.state_kinds:State"\n'
@@ -121,6 +122,29 @@ async def test_an_answer_that_only_the_parent_lacks_is_json(
         await run.answer(question, AT)
     await run.answer(question, "2026-01-31T09:00:00Z")
     assert (await run.resume()).state.at == AT
+
+
+@pytest.mark.parametrize("goes_on", [False, True], ids=["answered", "done"])
+async def test_an_answer_that_the_child_run_has_is_not_replaced_by_another_one(
+    store: MemoryCheckpointer, tmp_path: Path, goes_on: bool
+) -> None:
+    """Two people answer, and the process of the first one dies before the parent has the answer."""
+    (tmp_path / "child.yaml").write_text(
+        "id: child\nnodes: [{id: ask, kind: interrupt, prompt: Pay?, into: ok}, {id: last, kind: echo}]"
+    )
+    body = "id: parent\nnodes: [{id: sub, kind: subgraph, graph: child.yaml, outputs: {ok: state.ok}}]"
+    run = await Graph(parse_graph(body), folder=tmp_path).start(checkpointer=store, run_id="r")
+    (question,) = (await run.start()).questions
+    assert question.child_run_id is not None
+    await respond(store, question.child_run_id, question.id.partition("/")[2], False)
+    if goes_on:
+        child = await Graph.from_file(tmp_path / "child.yaml").start(checkpointer=store, run_id=question.child_run_id)
+        assert (await child.resume()).status == "done"
+    with pytest.raises(CheckpointError, match=r"is answered already, with False") as refused:
+        await run.answer(question, True)
+    assert (refused.value.reason, (await run.refresh()).last_step) == ("no-such-question", 1)
+    await run.answer(question, False)
+    assert (await run.resume()).state == {"ok": False}
 
 
 async def test_a_node_gets_an_answer_as_it_is_stored(

@@ -183,3 +183,17 @@ async def test_the_type_of_an_answer_is_known_whichever_child_asks(tmp_path: Pat
         await run.answer(question, next(answers))
         result = await run.resume()
     assert choices == [("Size?", {"s": "s", "m": "m"}), ("Go with m?", {"yes": True, "no": False})]
+
+
+async def test_a_cancelled_run_has_no_open_questions() -> None:
+    store = MemoryCheckpointer()
+    await store.bootstrap()
+    run = await asking("yes").start(checkpointer=store, run_id="r")
+    (question,) = (await run.start()).questions
+    assert (await run.cancel()).questions == run.questions == ()
+    with pytest.raises(CheckpointError) as refused:
+        await run.answer(question, True)
+    assert refused.value.reason == "run-ended"
+    cancelled = await store.read_latest("r")
+    assert cancelled is not None
+    assert [each.id for each in cancelled.interrupts] == [question.id]  # the log says what was asked

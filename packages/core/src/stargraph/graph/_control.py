@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, FanOut, Interrupt, JsonValue
-from stargraph.checkpoint.values import check_json, is_json
+from stargraph.checkpoint.values import canonical, check_json, is_json
 from stargraph.engine import Plan, RunLog, StateSpec, answered, cancel_children, new_executor_id
 from stargraph.errors import CheckpointConflictError, CheckpointError, StateError
 from stargraph.graph._resume_checks import recorded_definition
@@ -65,7 +65,7 @@ async def append(
 async def respond(
     store: Checkpointer,
     run_id: str,
-    interrupt_id: str,
+    interrupt_id: Interrupt | str,
     value: object,
     *,
     plan: Plan | None = None,
@@ -74,7 +74,7 @@ async def respond(
     """Record the answer to a question of a run, whoever executes it.
 
     Args:
-        interrupt_id: the question.
+        interrupt_id: the question, or its id.
         value: the answer: JSON or, with the graph, what the class of the state has for the field that takes it.
         plan: the graph of the run; if None, the types are those that the log recorded.
         keyring: seals and checks.
@@ -85,11 +85,29 @@ async def respond(
     Raises:
         StateError: the answer does not fit the field that takes it, or is not JSON.
         CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`, or as the store raises.
+        TypeError: `interrupt_id` is neither a question nor an id.
     """
     check_checkpointer(store, "store")
+    question_id = as_question_id(interrupt_id)
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
-    checked = await check_answer(store, tail, interrupt_id, value, plan=plan, keyring=keyring)
-    return await _record_answer(store, run_id, interrupt_id, checked, keyring)
+    checked = await check_answer(store, tail, question_id, value, plan=plan, keyring=keyring)
+    return await _record_answer(store, run_id, question_id, checked, keyring)
+
+
+def as_question_id(question: object) -> str:
+    """Return the id of a question.
+
+    Args:
+        question: the question, or its id.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    if isinstance(question, Interrupt):
+        return question.id
+    if not isinstance(question, str):
+        raise TypeError(f"{question!r:.80} is no question: give one of the questions of a run, or its id")
+    return question
 
 
 async def _record_answer(
@@ -133,7 +151,9 @@ async def check_answer(
             child_plan = None if plan is None else plan.children[interrupt.node]
             value = await check_answer(store, child, child_question, value, plan=child_plan, keyring=keyring)
             await _record_answer(store, child.run_id, child_question, value, keyring)
+            return value
         check_json(value, path)
+        await _refuse_other_answer(store, child, child_question, value, keyring)
         return value
     if interrupt.into is None:
         check_json(value, path)
@@ -149,6 +169,28 @@ async def check_answer(
         return _fitting(interrupt.into, value, definition["state_class_schema"], path)
     recorded = definition.get("state_schema", {}).get(interrupt.into)
     return value if recorded is None else validate_value(recorded["type"], value, path)
+
+
+async def _refuse_other_answer(
+    store: Checkpointer, child: Checkpoint, question: str, value: JsonValue, keyring: Keyring | None
+) -> None:
+    """Refuse an answer if the child run has another one: it is the one that the child goes on with."""
+    latest: Checkpoint | None = child
+    while latest is not None:
+        for call in latest.calls:
+            if call.kind == "answer" and call.name == question:
+                if canonical(call.result) == canonical(value):
+                    return
+                raise CheckpointError(
+                    f"the question {question!r} of run {child.run_id!r} is answered already, with {call.result!r:.80}",
+                    reason="no-such-question",
+                    hint=f"Only its parent does not know that yet. Answer {call.result!r:.80} there, and resume it.",
+                    run_id=child.run_id,
+                    step=latest.step,
+                )
+        if latest.step == 0:
+            return
+        latest = await dispatch.read_at_step(store, child.run_id, latest.step - 1, keyring=keyring)
 
 
 def _checked(state: StateSpec, tail: Checkpoint, field: str, value: object, path: str) -> JsonValue:

@@ -15,7 +15,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, Interrupt, JsonValue
 from stargraph.engine import Pause, Plan, RunEvent, RunLog, new_executor_id, observed
 from stargraph.errors import CheckpointError, CheckpointNotFoundError
-from stargraph.graph._control import CANCEL_GRACE, cancel, check_answer, respond
+from stargraph.graph._control import CANCEL_GRACE, as_question_id, cancel, check_answer, respond
 from stargraph.graph._execution import Execution
 from stargraph.graph._executor import RunExecutor
 from stargraph.graph._given import as_accepted, as_inputs, as_metadata
@@ -298,8 +298,9 @@ class Run(Generic[S]):
         Raises:
             StateError: the answer does not fit the field that takes it, or is not JSON.
             CheckpointError: `reason` is `no-such-question`, `run-ended` or `run-not-found`.
+            TypeError: `question` is neither a question nor an id.
         """
-        question_id = question if isinstance(question, str) else question.id
+        question_id = as_question_id(question)
         execution = self._execution
         if execution is None:
             return self._seen(
@@ -310,11 +311,11 @@ class Run(Generic[S]):
         )
         return self._result(await execution.answer(question_id, checked))
 
-    async def respond(self, interrupt_id: str, value: object) -> RunResult[S]:
+    async def respond(self, interrupt_id: Interrupt | str, value: object) -> RunResult[S]:
         """Do the same as `answer`.
 
         Args:
-            interrupt_id: the id of the question.
+            interrupt_id: the question, or its id.
             value: the answer.
         """
         return await self.answer(interrupt_id, value)

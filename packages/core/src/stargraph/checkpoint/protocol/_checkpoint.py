@@ -30,6 +30,7 @@ from stargraph.checkpoint.protocol._integrity import (
 from stargraph.checkpoint.protocol._plain import is_plain_run, is_plain_step, read_plain
 from stargraph.checkpoint.protocol._pydantic import assemble, private_attributes
 from stargraph.checkpoint.protocol._records import (
+    ENDED,
     ErrorInfo,
     Event,
     FanOut,
@@ -449,8 +450,8 @@ class Checkpoint(CheckpointDraft):
 
     @property
     def questions(self) -> tuple[Interrupt, ...]:
-        """The open questions: the interrupts that wait for an answer, and not for a time."""
-        return tuple(each for each in self.interrupts if each.due_at is None)
+        """The open questions, which wait for an answer and not for a time; none once the run has ended."""
+        return () if self.status in ENDED else tuple(each for each in self.interrupts if each.due_at is None)
 
     def encoded_state(self) -> Mapping[str, EncodedValue]:
         """Return the fields of the state with their JSON text and digests."""
