@@ -133,6 +133,7 @@ async def test_what_a_reducer_makes_is_validated(store: MemoryCheckpointer, monk
         (kinds.Async, "n: its reducer 'support.reduced_states:slowly' is async, and a reducer is not awaited"),
         (kinds.AsyncObject, "n: its reducer 'support.reduced_states:Patient' is async"),
         (kinds.AsyncPartial, "n: its reducer 'partial(support.reduced_states:Patient)' is async"),
+        (kinds.ClassOfReducers, "n: its reducer 'support.reduced_states:Limited' is a class: give an object of it"),
         (kinds.Unary, "n: its reducer 'support.reduced_states:halved' takes no value and update"),
         (kinds.NamedAsync, "n: its reducer 'support.reduced_states:slowly' is async, and a reducer is not awaited"),
         (kinds.NamedText, "n: its reducer 'builtins:str' cannot be called"),

@@ -114,6 +114,10 @@ class AsyncPartial(BaseModel):
     n: Annotated[int, partial(patient)] = 0
 
 
+class ClassOfReducers(BaseModel):
+    n: Annotated[int, Limited] = 0
+
+
 class Unary(BaseModel):
     n: Annotated[int, halved] = 0
 

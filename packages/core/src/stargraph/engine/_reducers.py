@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, TypeVar
 
 from stargraph.engine._folders import plain_name
 from stargraph.errors import GraphError
-from stargraph.ir import reducers_in, takes_two
+from stargraph.ir import makes_reducers, reducers_in, takes_two
 
 Reducer = Callable[[Any, Any], Any]
 
@@ -75,7 +75,9 @@ def check_reducer(reducer: object, owner: str) -> None:
     Raises:
         GraphError: it is no function of a value and an update, or it is an async one.
     """
-    if not callable(reducer) or not takes_two(reducer):
+    if makes_reducers(reducer):
+        problem = "is a class: give an object of it"
+    elif not callable(reducer) or not takes_two(reducer):
         problem = "takes no value and update" if callable(reducer) else "cannot be called"
     elif _is_async(reducer):
         problem = "is async, and a reducer is not awaited"

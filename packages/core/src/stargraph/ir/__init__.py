@@ -1,6 +1,6 @@
 """The graph's definition: its data model, and reading it from YAML and JSON."""
 
-from stargraph.ir._annotations import reducers_in, signature_of, takes_two
+from stargraph.ir._annotations import makes_reducers, reducers_in, signature_of, takes_two
 from stargraph.ir._build import GraphBuilder
 from stargraph.ir._callables import FOLDER_NAME, SESSION, callable_path, main_module_name
 from stargraph.ir._changes import definition_changes
@@ -74,6 +74,7 @@ __all__ = [
     "joined",
     "load_graph",
     "main_module_name",
+    "makes_reducers",
     "parse_graph",
     "parse_type",
     "parse_yaml",

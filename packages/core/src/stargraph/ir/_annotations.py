@@ -75,9 +75,25 @@ def reducers_in(metadata: Iterable[object]) -> list[Callable[..., Any]]:
 def _is_reducer(item: Callable[..., Any]) -> bool:
     if inspect.isroutine(item) or isinstance(item, partial):
         return True
+    if makes_reducers(item):
+        return True  # and refused: it was meant to be called first
     # `list[int]`, `Literal["a"]` and a `NewType` can be called too.
     is_type = isinstance(item, type) or type(item).__module__ in _TYPING
     return not is_type and takes_two(item, if_unknown=False)
+
+
+def makes_reducers(item: object) -> bool:
+    """Return whether something is a class of reducers: its objects are called with a value and an update."""
+    if not isinstance(item, type):
+        return False
+    call = next((vars(base)["__call__"] for base in item.__mro__ if "__call__" in vars(base)), None)
+    if not inspect.isfunction(call):
+        return False
+    try:
+        signature_of(call).bind(None, None, None)
+    except TypeError:
+        return False
+    return True
 
 
 def signature_of(code: Callable[..., Any], *, follow_wrapped: bool = True) -> inspect.Signature:
