@@ -13,7 +13,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import RecordBases
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary, StepRange
 from stargraph.errors import CheckpointCorruptedError
-from stargraph.runtime._given import as_run_ids, check_checkpointer
+from stargraph.runtime._given import as_run_ids, check_checkpointer, check_flags
 from stargraph.runtime._reading import Progress, Tally, Unreadable, all_runs, each, find_summary, read_latest, steps
 from stargraph.runtime._tree import with_children
 from stargraph.runtime.dispatch import run_not_found_error
@@ -45,6 +45,7 @@ async def verify(
         CheckpointNotFoundError: a run that was asked for is neither in the store nor in the anchor.
         StoreUnavailableError: the store cannot be read.
     """
+    check_flags(children=children)
     check_checkpointer(store, "store")
     heads = {} if anchor is None else {head.run_id: head for head in anchor.runs}
     wanted: list[str] | None = None

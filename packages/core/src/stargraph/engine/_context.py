@@ -17,6 +17,7 @@ from stargraph.engine._call_request import CallRequest, Calls
 from stargraph.engine._questions import Questions
 from stargraph.errors import NodeError, StateError
 from stargraph.ir import signature_of
+from stargraph.runtime._given import check_flags
 from stargraph.runtime._loop_thread import running_loop
 
 _NOT_GIVEN: Final[Any] = object()
@@ -215,6 +216,7 @@ class Context:
             repeatable: whether a fork of the run may call the function again without permission.
             returns: the type of the result; what the function is declared to return if None.
         """
+        check_flags(repeatable=repeatable)
         return CallOptions(self, key=key, repeatable=repeatable, returns=returns)
 
     def emit(self, value: JsonValue, *, stored: bool = False) -> Awaitable[None]:
@@ -231,6 +233,7 @@ class Context:
             StateError: the value is not JSON.
             NodeError: `reason` is `detached-node` or `node-ended`; if it is stored, as for `call`.
         """
+        check_flags(stored=stored)
         calls = self._attached("ctx.emit()")
         emitted = own_json(value, "what ctx.emit() was given")
         if not stored:

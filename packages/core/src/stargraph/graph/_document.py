@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
 from stargraph.engine import Expression
 from stargraph.graph._graph import Graph
 from stargraph.graph._targets import load_object, python_target
 from stargraph.ir import GraphBuilder, IRDocument, check_document, load_graph
+from stargraph.runtime._given import as_folders
 
 
 def load_document(target: str, *, code: Sequence[str | os.PathLike[str]] = ()) -> IRDocument:
@@ -25,7 +25,7 @@ def load_document(target: str, *, code: Sequence[str | os.PathLike[str]] = ()) -
     python = python_target(target)
     if python is None:
         return load_graph(target, compile_expression=Expression)
-    found = load_object(python, [Path(folder).resolve() for folder in code], Graph)
+    found = load_object(python, as_folders(code), Graph)
     if isinstance(found, Graph):
         return found.ir
     document: IRDocument = found.build() if isinstance(found, GraphBuilder) else found

@@ -29,7 +29,7 @@ from stargraph.graph._resume_checks import Accept
 from stargraph.graph._run import Run
 from stargraph.graph._targets import load_object, python_target
 from stargraph.ir import GraphBuilder, IRDocument
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import as_folders, check_checkpointer, check_flags
 from stargraph.runtime._loop_thread import LoopThread
 
 S = TypeVar("S", default=Any)
@@ -148,7 +148,7 @@ class Graph(Generic[S]):
         python = python_target(target)
         if python is None:
             return cls.from_file(target, integrity_key=integrity_key, code=code)
-        found = load_object(python, [Path(folder).resolve() for folder in code], Graph)
+        found = load_object(python, as_folders(code), Graph)
         if not isinstance(found, Graph):
             return cls(found, integrity_key=integrity_key)
         if integrity_key is not None:
@@ -373,6 +373,7 @@ class Graph(Generic[S]):
             StargraphError: this was called in an async node (`reason="sync-in-async"`).
             Exception: as `start` and `Run.start` raise.
         """
+        check_flags(resume=resume, wait=wait)
         options = RunOptions(durability=durability, executor=executor, middleware=middleware)
         run = self._run(checkpointer, run_id, options, inputs=inputs, metadata=metadata, resumes_if_known=resume)
         return _bootstrapped(checkpointer, lambda: run.start(wait=wait))

@@ -11,6 +11,7 @@ from typing import Any
 from stargraph.engine import Expression, Modules, Plan
 from stargraph.errors import GraphError
 from stargraph.ir import NO_SOURCE, SESSION, GraphBuilder, IRDocument, Source, check_document, read_graph
+from stargraph.runtime._given import as_folders
 
 
 def plan_of(ir: IRDocument | GraphBuilder[Any], folder: str | os.PathLike[str] | None) -> Plan:
@@ -56,7 +57,7 @@ def plan_of_file(path: str | os.PathLike[str], code: Sequence[str | os.PathLike[
             hint=f"Load it by Graph.load('{path}:NAME'), or import it.",
             file=os.fspath(path),
         )
-    others = [Path(folder).resolve() for folder in code]
+    others = as_folders(code)
     document, source = read_graph(path, compile_expression=Expression)
     return _plan(document, file.parent, (file,), Modules.beside(file, others), others, source)
 

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import get_args
 
 from stargraph.engine import WATCH_SECONDS, Durability, Hooks, Middleware, check_middleware
+from stargraph.runtime._given import check_flags
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -16,7 +17,8 @@ class RunOptions:
     """How a run is executed; `Graph.start` says what each option means.
 
     Raises:
-        TypeError: `middleware` is no list of middleware, or `executor` is not an executor.
+        TypeError: `middleware` is no list of middleware, `executor` is not an executor, or `record_attempts` is neither
+            True nor False.
         ValueError: there is no such durability, or `watch` is no number of seconds.
     """
 
@@ -28,11 +30,12 @@ class RunOptions:
 
     def __post_init__(self) -> None:
         check_middleware(self.middleware)
+        check_flags(record_attempts=self.record_attempts)
         if self.executor is not None and not isinstance(self.executor, Executor):
             raise TypeError(f"executor is {self.executor!r:.80}: pass an instance of concurrent.futures.Executor")
         if self.durability not in get_args(Durability):
             raise ValueError(f"durability is {self.durability!r}: use one of {', '.join(get_args(Durability))}")
-        if not isinstance(self.watch, (int, float)) or not self.watch >= 0:
+        if isinstance(self.watch, bool) or not isinstance(self.watch, (int, float)) or not self.watch >= 0:
             raise ValueError(f"watch is {self.watch!r:.80}: give seconds, or 0 to look only when a step is written")
 
     @cached_property

@@ -25,7 +25,7 @@ from stargraph.graph._records import new_run_id
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import Accept, ReadStep, carried_over, check_done, refuse_ended
 from stargraph.runtime import dispatch
-from stargraph.runtime._given import check_count, check_moment, check_seconds
+from stargraph.runtime._given import check_count, check_flags, check_moment, check_seconds
 from stargraph.runtime._loop_thread import running_loop
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ class Run(Generic[S]):
                 taken this run over.
             CheckpointError: as the store raises.
         """
+        check_flags(wait=wait)
         with self._executing(self.run_id, waits_here=wait) as executor:
             if self._resumes_if_known:
                 tail = await executor.start_or_resume(self._inputs, self._metadata)
@@ -158,6 +159,7 @@ class Run(Generic[S]):
             ValueError: an argument is out of bounds; nothing was written.
         """
         accepted = as_accepted(accept)
+        check_flags(wait=wait, allow_effects=allow_effects)
         check_count(max_resumes, "max_resumes", least=1)
         if only_if_idle is not None:
             check_seconds(only_if_idle, "only_if_idle")
@@ -192,14 +194,15 @@ class Run(Generic[S]):
             StateError: as `resume` raises.
             GraphError: as `resume` raises.
         """
+        accepted = as_accepted(accept)
         self.run_id = self.run_id if run_id is None else run_id
         tail = await dispatch.read_run(self._store, self.run_id, keyring=self._keyring)
         read_step: ReadStep = partial(dispatch.read_at_step, self._store, self.run_id, keyring=self._keyring)
         if tail.status == "done":
-            await check_done(self._plan, tail, read_step, accept=as_accepted(accept))
+            await check_done(self._plan, tail, read_step, accept=accepted)
         else:
             refuse_ended(tail)
-            await carried_over(self._plan, tail, read_step, executor_id=new_executor_id(), accept=as_accepted(accept))
+            await carried_over(self._plan, tail, read_step, executor_id=new_executor_id(), accept=accepted)
         return self._result(tail)
 
     async def replay(
@@ -221,6 +224,8 @@ class Run(Generic[S]):
         """
         from stargraph.replay import replay
 
+        accepted = as_accepted(accept)
+        check_count(from_step, "from_step", least=0)
         self.run_id = self.run_id if run_id is None else run_id
         return await replay(
             self._plan,
@@ -229,7 +234,7 @@ class Run(Generic[S]):
             keyring=self._keyring,
             threads=self._options.executor,
             from_step=from_step,
-            accept_graph="graph" in as_accepted(accept),
+            accept_graph="graph" in accepted,
         )
 
     async def fork(
@@ -260,6 +265,12 @@ class Run(Generic[S]):
         """
         from stargraph.replay import Overlay, open_fork
 
+        accepted = as_accepted(accept)
+        check_flags(allow_effects=allow_effects)
+        if step is not None:
+            check_count(step, "step", least=0)
+        if overlay is not None and not isinstance(overlay, Overlay):
+            raise TypeError(f"overlay is of type {type(overlay).__qualname__}: give an Overlay of stargraph.replay")
         overlay = overlay or Overlay()
         plan = self._plan if overlay.graph is None else overlay.graph._plan
         fork_id = new_run_id() if run_id is None else run_id
@@ -271,7 +282,7 @@ class Run(Generic[S]):
             overlay,
             run_id=fork_id,
             metadata=metadata,
-            accept_graph=overlay.graph is not None or "graph" in as_accepted(accept),
+            accept_graph=overlay.graph is not None or "graph" in accepted,
             keyring=self._keyring,
         )
         return Run(
@@ -363,6 +374,7 @@ class Run(Generic[S]):
             ValueError: `grace` is no number of seconds.
         """
         check_seconds(grace, "grace")
+        check_flags(requeue=requeue)
         request = Pause(grace, requeue=requeue)
         if self._executor is not None:
             self._executor.pause(request)

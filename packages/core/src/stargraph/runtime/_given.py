@@ -1,4 +1,4 @@
-"""What a program gives for a store, for runs of it, and for seconds and counts."""
+"""What a program gives for a store, for runs of it, and for flags, seconds and counts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Iterable
 from datetime import datetime
+from pathlib import Path
 
 from stargraph.checkpoint.protocol import Checkpointer
 
@@ -46,6 +47,31 @@ def as_run_ids(run_ids: Iterable[str]) -> list[str]:
         if not isinstance(run_id, str):
             raise TypeError(f"run_ids holds {run_id!r:.80}: give ids, which are texts")
     return list(dict.fromkeys(named))
+
+
+def as_folders(code: Iterable[str | os.PathLike[str]]) -> list[Path]:
+    """Return folders of modules.
+
+    Raises:
+        TypeError: they are a single path, whose letters would be taken for folders, or are no paths.
+    """
+    if isinstance(code, (str, bytes, os.PathLike)) or not isinstance(code, Iterable):
+        raise TypeError(f"code is {code!r:.80}: give a list of folders, as in ['src']")
+    return [Path(folder).resolve() for folder in code]
+
+
+def check_flags(**flags: object) -> None:
+    """Refuse what is neither True nor False: the text "no" would count as True.
+
+    Args:
+        flags: what was given for each argument; None for one that was left out.
+
+    Raises:
+        TypeError: one of them is something else.
+    """
+    for name, flag in flags.items():
+        if flag is not None and not isinstance(flag, bool):
+            raise TypeError(f"{name} is {flag!r:.80}: give True or False")
 
 
 def check_seconds(seconds: object, name: str, *, above_zero: bool = False) -> None:

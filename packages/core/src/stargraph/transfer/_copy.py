@@ -9,7 +9,7 @@ from datetime import datetime
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PrunedStart
-from stargraph.runtime._given import as_run_ids, check_checkpointer
+from stargraph.runtime._given import as_run_ids, check_checkpointer, check_flags, check_moment
 from stargraph.runtime._reading import Progress, Tally, each
 from stargraph.transfer._reports import Refusal, TransferReport
 from stargraph.transfer._transfer import (
@@ -130,6 +130,9 @@ async def copy_runs(
         CheckpointNotFoundError: a run that was asked for is not in the source.
         StoreUnavailableError: a store fails; call again to complete it.
     """
+    check_flags(children=children)
+    if since is not None:
+        check_moment(since, "since")
     check_checkpointer(source, "source")
     check_checkpointer(destination, "destination")
     named = None if run_ids is None else as_run_ids(run_ids)

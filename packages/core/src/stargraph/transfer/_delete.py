@@ -7,7 +7,7 @@ from contextlib import aclosing
 
 from stargraph.checkpoint.protocol import Checkpointer, RunDeletion
 from stargraph.errors import CheckpointError
-from stargraph.runtime._given import as_run_ids, check_checkpointer
+from stargraph.runtime._given import as_run_ids, check_checkpointer, check_flags
 from stargraph.runtime._reading import all_runs
 from stargraph.runtime._tree import with_children
 
@@ -34,6 +34,7 @@ async def delete_runs(
     Raises:
         CheckpointError: the store cannot remove runs (`reason="no-deletion"`), or as the store raises.
     """
+    check_flags(children=children)
     check_checkpointer(store, "store")
     if not isinstance(store, RunDeletion):
         raise CheckpointError(

@@ -10,7 +10,7 @@ from typing import BinaryIO
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PrunedStart
 from stargraph.errors import CheckpointConflictError
-from stargraph.runtime._given import as_run_ids, check_checkpointer
+from stargraph.runtime._given import as_run_ids, check_checkpointer, check_flags, check_moment
 from stargraph.runtime._reading import Progress, Tally
 from stargraph.transfer._lines import LineReader, LineWriter, RunLine
 from stargraph.transfer._reports import Refusal, TransferReport
@@ -60,6 +60,9 @@ async def export_runs(
         CheckpointConflictError: a run changed while it was read (`reason="run-changed"`); the file is not complete.
         StoreUnavailableError: the store cannot be read.
     """
+    check_flags(children=children)
+    if since is not None:
+        check_moment(since, "since")
     check_checkpointer(store, "store")
     named = None if run_ids is None else as_run_ids(run_ids)
     tally = Tally(progress)

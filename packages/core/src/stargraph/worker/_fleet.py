@@ -17,6 +17,7 @@ from stargraph.checkpoint.protocol import (
     WorkerInfo,
 )
 from stargraph.errors import CheckpointError
+from stargraph.runtime._given import check_seconds
 from stargraph.runtime._reading import all_runs
 
 SILENT_AFTER: Final = 30.0
@@ -46,6 +47,7 @@ async def living_processes(store: Checkpointer, *, silent_after: float = SILENT_
     Raises:
         CheckpointError: the store cannot tell (`reason="not-supported"`), or as it raises.
     """
+    check_seconds(silent_after, "silent_after")
     if not isinstance(store, Presence):
         raise no_queues_error(store)
     return [each for each in await store.processes() if each.silent_seconds <= silent_after]
@@ -82,6 +84,7 @@ async def stranded_runs(store: Checkpointer, *, after: float = 60.0) -> list[Str
     Raises:
         CheckpointError: as `living_processes` raises.
     """
+    check_seconds(after, "after")
     if not isinstance(store, RunQueue):
         raise no_queues_error(store)
     living = [each.process for each in await living_processes(store)]

@@ -28,7 +28,7 @@ from stargraph.graph._given import as_accepted
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import BEAT_SECONDS, BEATEN_FOR
 from stargraph.graph._resume_checks import Accept
-from stargraph.runtime._given import check_checkpointer, check_count, check_seconds
+from stargraph.runtime._given import check_checkpointer, check_count, check_flags, check_seconds
 from stargraph.worker._claims import Claims
 from stargraph.worker._endpoint import Endpoint, check_listen
 from stargraph.worker._execution import LOGGER, reason_of
@@ -115,6 +115,7 @@ class Worker:
             check_checkpointer(store, "store")  # a class has the methods, too
         if isinstance(queues, str) or not queues:
             raise ValueError(f"queues is {queues!r}: give a tuple of names, as in ('default',)")
+        check_flags(until_idle=until_idle, handle_signals=handle_signals)
         queues = tuple(queues)
         for queue in queues:
             if not is_queue_name(queue):
