@@ -7,6 +7,8 @@ import contextlib
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
@@ -305,6 +307,22 @@ def test_the_end_of_a_process_is_told_as_it_was() -> None:
     result = result_of(body)
     assert result.verdict == "pass", result.explained()
     assert codes == [-signal.SIGKILL, -signal.SIGTERM, 0]
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "support.broken_drivers.database",
+        "support.conformance_targets",
+        "support.postgres_target",
+        "support.s3.conformance_target",
+    ],
+)
+def test_a_target_brings_no_check_into_the_processes_that_open_it(module: str) -> None:
+    code = f"import sys, {module}; print(*[name for name in sys.modules if '.conformance._checks.' in name])"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout.split()) == (0, []), done.stderr
 
 
 def test_a_fork_server_that_died_is_no_fault_of_the_driver(monkeypatch: pytest.MonkeyPatch) -> None:

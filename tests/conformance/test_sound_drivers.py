@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 from support.broken_drivers.deltas import Deltas
 from support.broken_drivers.encrypting import Encrypting
-from support.conformance_targets import CHANCE_CHECKS, FULL_CAPABILITIES, SEEDS
+from support.conformance_targets import CHANCE_CHECKS, SEEDS
 from support.documents import blocks_of
+from support.levels import FULL_CAPABILITIES
 from support.workspace import ROOT
 
 from stargraph.checkpoint.conformance import Check, Report, catalogue, run

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from support.conformance_targets import FULL_CAPABILITIES
 from support.example_servers import MARIADB, VALKEY, mariadb, valkey
+from support.levels import FULL_CAPABILITIES
 from support.workspace import ROOT
 
 pytestmark = pytest.mark.thorough

@@ -10,7 +10,7 @@ from dataclasses import replace
 from importlib.metadata import version
 
 from stargraph.checkpoint.codec import Cipher
-from stargraph.checkpoint.conformance import Target, catalogue
+from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.checkpoint.sqlite._schema import MIGRATIONS
@@ -20,10 +20,6 @@ CONTRACT_GROUPS = ("steps", "batch", "fencing", "history", "timeline", "list_run
 
 CACHED_GROUPS = ("steps", "views", "deletion", "corruption", "concurrency", "durability")
 """Groups of checks that a handle fails that serves from memory what it may not."""
-
-
-FULL_CAPABILITIES = {check.capability for check in catalogue()} - {None, "queues", "presence", "schedules"}
-"""What a driver at level full declares at least."""
 
 CHANCE_CHECKS = (
     "corruption",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 from stargraph.checkpoint.conformance import Target, catalogue
@@ -18,18 +19,33 @@ class BrokenDriver:
         name: the name of its class.
         story: what is wrong with it.
         target: how the kit opens it.
-        fails: the quick checks that must fail; of the others, only those that look at everything may.
-        slow: the checks with child processes, or that take long, that must fail; a quick one if only its part with
-            other processes fails.
+        named: the checks that must fail.
+        named_slow: those that must fail where not only quick checks are run.
         deadline: the share of the usual time that its checks get: less for one that hangs.
     """
 
     name: str
     story: str
     target: str | Target
-    fails: frozenset[str]
-    slow: frozenset[str]
+    named: frozenset[str]
+    named_slow: frozenset[str]
     deadline: float
+
+    # Asked for only when they are needed: the catalogue has all checks imported, in each child process too.
+    @property
+    def fails(self) -> frozenset[str]:
+        """The quick checks that must fail; of the others, only those that look at everything may."""
+        return self.named - _taking_long()
+
+    @property
+    def slow(self) -> frozenset[str]:
+        """The checks that must fail and have child processes, or take long; a quick one if only that part fails."""
+        return self.named_slow | (self.named & _taking_long())
+
+
+@cache
+def _taking_long() -> frozenset[str]:
+    return frozenset(check.id for check in catalogue() if not check.quick)
 
 
 BROKEN_DRIVERS: dict[str, BrokenDriver] = {}
@@ -56,13 +72,12 @@ def broken(
             target = ReferenceStores(kind).target()
         assert kind.__doc__
         assert kind.__name__ not in BROKEN_DRIVERS
-        takes_long = {check.id for check in catalogue() if not check.quick}
         BROKEN_DRIVERS[kind.__name__] = BrokenDriver(
             kind.__name__,
             kind.__doc__.partition("\n")[0],
             target,
-            frozenset(fails) - takes_long,
-            frozenset(slow) | takes_long.intersection(fails),
+            frozenset(fails),
+            frozenset(slow),
             deadline,
         )
         return kind
