@@ -7,7 +7,9 @@ import atexit
 import itertools
 import json
 import os
+import select
 import subprocess
+import sys
 import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Future
@@ -80,7 +82,10 @@ class DriverProcess:
         if self._process is not None and self._owner != os.getpid():
             raise forked_error()
         request = {"call": name, "handle": handle, "arguments": arguments_to_wire(arguments)}
-        return await asyncio.wrap_future(await asyncio.to_thread(self._send, request))
+        future = self._send_at_once(request)
+        if future is None:
+            future = await asyncio.to_thread(self._send, request)
+        return await asyncio.wrap_future(future)
 
     def hello(self) -> dict[str, Any]:
         """Return what the process says of its driver: name, version, server."""
@@ -108,18 +113,36 @@ class DriverProcess:
         return next(self._numbers)
 
     def _send(self, request: dict[str, Any]) -> Future[Any]:
-        future: Future[Any] = Future()
         with self._lock:
-            process = self._running()
             number = next(self._numbers)
-            self._waiting[number] = future
-            assert process.stdin is not None
-            try:
-                process.stdin.write(json.dumps({"id": number, **request}).encode() + b"\n")
-                process.stdin.flush()
-            except OSError:
-                self._waiting.pop(number, None)
-                future.set_exception(_died(self._command))
+            return self._write(self._running(), number, _line(number, request))
+
+    def _send_at_once(self, request: dict[str, Any]) -> Future[Any] | None:
+        """Send a request if that cannot block: most are short and need no other thread. None if it might."""
+        if sys.platform == "win32" or not self._lock.acquire(blocking=False):
+            return None
+        try:
+            process = self._process
+            if process is None or process.poll() is not None:
+                return None
+            number = next(self._numbers)
+            line = _line(number, request)
+            if len(line) > select.PIPE_BUF or not _has_room(process):
+                return None
+            return self._write(process, number, line)
+        finally:
+            self._lock.release()
+
+    def _write(self, process: subprocess.Popen[bytes], number: int, line: bytes) -> Future[Any]:
+        future: Future[Any] = Future()
+        self._waiting[number] = future
+        assert process.stdin is not None
+        try:
+            process.stdin.write(line)
+            process.stdin.flush()
+        except OSError:
+            self._waiting.pop(number, None)
+            future.set_exception(_died(self._command))
         return future
 
     def _running(self) -> subprocess.Popen[bytes]:
@@ -172,6 +195,18 @@ class DriverProcess:
             with suppress(ProcessLookupError):
                 process.kill()
             process.wait()
+
+
+def _line(number: int, request: dict[str, Any]) -> bytes:
+    return json.dumps({"id": number, **request}).encode() + b"\n"
+
+
+def _has_room(process: subprocess.Popen[bytes]) -> bool:
+    """Whether `select.PIPE_BUF` bytes can be written to a process without waiting for it to read."""
+    assert process.stdin is not None
+    looking = select.poll()
+    looking.register(process.stdin, select.POLLOUT)
+    return bool(looking.poll(0))
 
 
 def _close(process: subprocess.Popen[bytes]) -> None:
