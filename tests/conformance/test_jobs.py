@@ -7,20 +7,23 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from support.workspace import ROOT
 
-from stargraph.checkpoint.conformance import HarnessError, Result, catalogue, run
+from stargraph.checkpoint.conformance import Check, HarnessError, Result, Session, catalogue, run
 from stargraph.checkpoint.conformance._certificate import KEY_VARIABLE, make_key
+from stargraph.checkpoint.conformance._jobs import Jobs, _with_needed
 from stargraph.checkpoint.conformance.reference import ReferenceStores
 
 pytestmark = pytest.mark.thorough
 
 REFERENCE = "stargraph.checkpoint.conformance.reference:target"
-ONLY = ("steps", "values.text", "list_runs.newest_first", "performance", "durability.reopen")
+ONLY = ("steps", "values.text", "list_runs.newest_first", "performance", "durability.reopen", "watch.idle")
 
 
 def _outcome(results: tuple[Result, ...]) -> list[tuple[str, str, str]]:
@@ -40,6 +43,72 @@ def test_the_report_is_that_of_one_process(target: str) -> None:
     for result in beside.results:
         if result.check.advisory and result.verdict == "pass":
             assert result.measurements
+
+
+class _Together:
+    """Stands in for a job: a check that waits ends after the others, and these only once one that waits has begun."""
+
+    begun: ClassVar[list[Check]] = []
+    ended: ClassVar[list[Check]] = []
+    first: ClassVar[set[str]] = set()
+    others: ClassVar[set[str]] = set()
+    changed: ClassVar[threading.Condition] = threading.Condition()
+
+    def __init__(self, session: Session) -> None:
+        pass
+
+    def run(self, check: Check, needed: dict[str, Result]) -> Result:
+        with self.changed:
+            assert not (check.advisory and len(self.begun) > len(self.ended))
+            self.begun.append(check)
+            self.changed.notify_all()
+            assert self.changed.wait_for(lambda: self._may_end(check), 60)
+            self.ended.append(check)
+            self.changed.notify_all()
+        return Result(check, "pass")
+
+    def _may_end(self, check: Check) -> bool:
+        if check.waits:
+            return self.others <= {each.id for each in self.ended}
+        return check.id in self.first or any(each.waits for each in self.begun)
+
+    def terminate(self) -> None:
+        pass
+
+    def end(self) -> None:
+        pass
+
+
+def test_a_check_that_waits_takes_no_job_from_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    chosen = [check for check in catalogue() if check.group in ("watch", "access", "fencing", "performance")]
+    waiting = [check for check in chosen if check.waits]
+    wanted = _with_needed(chosen)
+    assert len(waiting) > 3
+    monkeypatch.setattr("stargraph.checkpoint.conformance._jobs._Job", _Together)
+    monkeypatch.setattr(_Together, "begun", [])
+    monkeypatch.setattr(_Together, "ended", [])
+    monkeypatch.setattr(_Together, "first", {check.id for check in _with_needed(waiting)})
+    monkeypatch.setattr(_Together, "others", {check.id for check in wanted if not check.waits and not check.advisory})
+    with Session(REFERENCE) as session:
+        Jobs(session, chosen).run(1)
+        assert session.results.keys() == {check.id for check in wanted}
+    measured = [check.advisory for check in _Together.ended]
+    assert measured == sorted(measured), "what measures time has the machine for itself, after the others"
+
+
+def test_what_measures_time_begins_after_the_last_check_that_waits() -> None:
+    chosen = [check for check in catalogue() if check.id == "watch.idle" or check.advisory]
+    with Session(REFERENCE) as session:
+        jobs = Jobs(session, chosen)
+        for check in _with_needed(chosen):
+            if check not in chosen:
+                assert jobs._next(False) == check
+                jobs._note(Result(check, "pass"))
+        order = [jobs._next(False)]
+        assert order[0] is not None
+        jobs._note(Result(order[0], "pass"))
+        order.append(jobs._next(False))
+    assert [check and check.id for check in order] == ["watch.idle", "performance.appends"]
 
 
 DEADLY = """

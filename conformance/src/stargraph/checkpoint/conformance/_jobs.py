@@ -48,9 +48,13 @@ class Jobs:
             raise HarnessError("the target was given as an object: other processes need package.module:name")
         self._session = session
         self._chosen = list(checks)
-        # What takes long begins early, so that no job is left with it at the end; what measures time has the machine
-        # for itself.
-        self._waiting = sorted(_with_needed(self._chosen), key=lambda check: (check.advisory, check.quick))
+        wanted = _with_needed(self._chosen)
+        awaited = {check.id for check in _with_needed(check for check in wanted if check.waits)}
+        # What takes long begins early, so that no job is left with it at the end, and before it what those need that
+        # wait, which run beside the others; what measures time has the machine for itself.
+        self._waiting = sorted(
+            wanted, key=lambda check: (check.advisory, check.id not in awaited or not check.quick, check.quick)
+        )
         self._running: set[str] = set()
         self._progress = progress
         self._changed = threading.Condition()
@@ -59,12 +63,13 @@ class Jobs:
         self._stopped = False
 
     def run(self, count: int) -> None:
-        """Run all of them, so many at a time.
+        """Run all of them, so many at a time, and beside them, in one job more, one that waits.
 
         Raises:
             HarnessError: a job could not be started.
         """
-        threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(count)]
+        kinds = [False] * count + [True] * any(check.waits for check in self._waiting)
+        threads = [threading.Thread(target=self._serve, args=(kind,), daemon=True) for kind in kinds]
         try:
             for thread in threads:
                 thread.start()
@@ -91,11 +96,11 @@ class Jobs:
             self._waiting.clear()
             self._changed.notify_all()
 
-    def _serve(self) -> None:
+    def _serve(self, is_beside: bool) -> None:
         job = _Job(self._session)
         self._jobs.append(job)
         try:
-            while (check := self._next()) is not None:
+            while (check := self._next(is_beside)) is not None:
                 needed = {check_id: self._session.results[check_id] for check_id in check.needs}
                 self._note(job.run(check, needed))
         except BaseException as error:  # noqa: BLE001  # raised again by the thread that waits for all
@@ -104,11 +109,15 @@ class Jobs:
         finally:
             job.end()
 
-    def _next(self) -> Check | None:
-        """Wait for a check that can be run now, and take it; None if there is none left."""
+    def _next(self, is_beside: bool) -> Check | None:
+        """Wait for a check that can be run now, and take it; None if there is none left.
+
+        Args:
+            is_beside: take none but those that wait. The others leave these for the end.
+        """
         with self._changed:
-            while self._waiting:
-                check = next(filter(self._can_run, self._waiting), None)
+            while left := [check for check in self._waiting if check.waits or not is_beside]:
+                check = min(filter(self._can_run, left), key=lambda check: check.waits, default=None)
                 if check is not None:
                     self._waiting.remove(check)
                     self._running.add(check.id)
@@ -117,8 +126,7 @@ class Jobs:
         return None
 
     def _can_run(self, check: Check) -> bool:
-        # Those that measure are the last that wait, so nothing else can run when one of them is reached.
-        if check.advisory and self._running:
+        if check.advisory and (self._running or not all(other.advisory for other in self._waiting)):
             return False
         return all(needed in self._session.results for needed in check.needs)
 

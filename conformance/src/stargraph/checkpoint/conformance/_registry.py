@@ -29,6 +29,7 @@ class Check:
         processes: it opens the store from child processes.
         advisory: it measures, and never counts.
         deadline: the seconds after which it has failed.
+        waits: it waits for most of its time, and leaves the processors to others meanwhile.
     """
 
     id: str
@@ -43,6 +44,7 @@ class Check:
     processes: bool = False
     advisory: bool = False
     deadline: float = 30.0
+    waits: bool = False
 
     @property
     def group(self) -> str:
@@ -90,6 +92,7 @@ class Group:
         processes: bool = False,
         advisory: bool = False,
         deadline: float = 30.0,
+        waits: bool = False,
     ) -> Callable[[Body], Body]:
         """Register the decorated function; the arguments are the attributes of `Check`."""
 
@@ -108,6 +111,7 @@ class Group:
                     processes=processes,
                     advisory=advisory,
                     deadline=deadline,
+                    waits=waits,
                 )
             )
             return body

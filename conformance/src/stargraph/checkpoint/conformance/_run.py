@@ -65,8 +65,9 @@ def run(
         keep: a folder for copies of the stores of checks that fail, if they are files; none are kept if None.
         patience: seconds that checks wait for what a driver may do a little later, such as tell a watch of a step. A
             lower number finds a driver that never does it sooner, and may fail one that does it on a busy machine.
-        jobs: how many checks run side by side, each in a process of its own. What a hook of the target does must then
-            touch nothing but the store at the location that it is given.
+        jobs: how many checks run side by side, each in a process of its own; with more than one, a check that mostly
+            waits runs beside them. What a hook of the target does must then touch nothing but the store at the location
+            that it is given.
         progress: called with each result as it comes.
 
     Returns:

@@ -215,6 +215,7 @@ async def _only_looks_at_older(kit: Kit) -> None:
     capability="outage",
     deadline=120,
     quick=False,
+    waits=True,
 )
 async def outage(kit: Kit) -> None:
     assert kit.target.outage is not None

@@ -181,6 +181,7 @@ async def forked_process(kit: Kit) -> None:
     needs=("fencing.stopped_executor",),
     processes=True,
     deadline=120,
+    waits=True,
 )
 async def frozen_in_write(kit: Kit) -> None:
     if not hasattr(signal, "SIGSTOP"):

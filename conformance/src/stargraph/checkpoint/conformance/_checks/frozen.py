@@ -55,6 +55,7 @@ async def _all_agree(kit: Kit, location: str, handle: Handle, book: Book, turn: 
     capability="deletion",
     processes=True,
     deadline=240,
+    waits=True,
 )
 async def frozen_in_deletion(kit: Kit) -> None:
     stage = await Stage.open(kit)
@@ -113,6 +114,7 @@ async def _overtaken(
     capability="deletion",
     processes=True,
     deadline=240,
+    waits=True,
 )
 async def frozen_in_read(kit: Kit) -> None:
     stage = await Stage.open(kit)
@@ -161,6 +163,7 @@ async def frozen_in_read(kit: Kit) -> None:
     capability="deletion",
     processes=True,
     deadline=120,
+    waits=True,
 )
 async def frozen_in_pruned_write(kit: Kit) -> None:
     handle, stage, times = await kit.open(), await Stage.open(kit), StandingFileTimes(kit.location)
@@ -219,6 +222,7 @@ async def _prune_to_last(handle: Handle, run_id: str) -> None:
     needs=("durability.other_process",),
     processes=True,
     deadline=240,
+    waits=True,
 )
 async def frozen_in_bootstrap(kit: Kit) -> None:
     stage = await Stage.open(kit)
@@ -257,6 +261,7 @@ async def _begin_runs(handle: Handle, book: Book) -> None:
     capability="batch",
     processes=True,
     deadline=120,
+    waits=True,
 )
 async def frozen_in_batch(kit: Kit) -> None:
     stage = await Stage.open(kit)

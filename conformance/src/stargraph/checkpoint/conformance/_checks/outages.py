@@ -175,6 +175,7 @@ def _changes(kit: Kit) -> dict[str, _Change]:
     usual_cause="One of the methods swallows the error of the connection: it returns an empty list, or None.",
     quick=False,
     deadline=120,
+    waits=True,
 )
 async def every_call(kit: Kit) -> None:
     assert kit.target.outage is not None

@@ -124,6 +124,7 @@ async def after_step(kit: Kit) -> None:
     contract="watch.2, watch.3",
     usual_cause="It ends with the status of the run, or tells what was about to be written.",
     quick=False,
+    waits=True,
 )
 async def never_ends(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
@@ -253,6 +254,7 @@ async def many(kit: Kit) -> None:
     contract="watch.4",
     usual_cause="It looks without a pause, or reads the latest checkpoint to learn its number.",
     quick=False,
+    waits=True,
 )
 async def idle(kit: Kit) -> None:
     handle = await kit.open()
@@ -279,6 +281,7 @@ async def idle(kit: Kit) -> None:
     usual_cause="An error of a look is swallowed for good, or the run reads as gone and is reported again.",
     capability="outage",
     quick=False,
+    waits=True,
 )
 async def outage(kit: Kit) -> None:
     hook = kit.target.outage
