@@ -126,6 +126,7 @@ async def test_a_range_of_a_run_reads_its_own_steps(watched: Stores, proxy: Faul
     await (await watched.open()).write_many(run)
     other = await watched.open()
     proxy.reset()
+    proxy.gets_at_once = 9
     found = [checkpoint async for checkpoint in other.history("run", from_step=100, to_step=249)]
     assert found == run[100:250]
     assert proxy.kinds().count("LIST") == 2
@@ -173,6 +174,7 @@ async def test_a_list_of_live_runs(watched: Stores, proxy: FaultProxy) -> None:
         await store.write(first(f"run-{number}", started_at=STARTED_AT + timedelta(seconds=number)))
     other = await watched.open()
     proxy.reset()
+    proxy.gets_at_once = 5
     runs = await other.list_runs(limit=20)
     assert [run.run_id for run in runs] == [f"run-{number}" for number in range(29, 9, -1)]
     assert len(proxy.requests) == 41

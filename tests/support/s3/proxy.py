@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from types import TracebackType
@@ -70,6 +71,9 @@ class FaultProxy:
     Attributes:
         requests: what came through since the last reset.
         most_at_once: how many of them were under way at once.
+        slow_seconds: how long those wait that are slow or delayed.
+        gate: what they wait for instead, if it is set.
+        gets_at_once: the first GETs wait for so many, for a while: those that are sent at once are then seen at once.
         waves: how often one came while none was under way.
         uploaded: how many bytes of content came.
     """
@@ -79,6 +83,9 @@ class FaultProxy:
         self.requests: list[Seen] = []
         self.fault_of: Callable[[int, Seen], Fault | None] = lambda index, request: None
         self.slow_seconds = 1.0
+        self.gate: asyncio.Event | None = None
+        self.gets_at_once = 0
+        self._have_met = asyncio.Event()
         self.refusal: tuple[int, str] | None = None
         self.refuse_writes = False
         self.refused_key = ""
@@ -108,6 +115,8 @@ class FaultProxy:
     def reset(self) -> None:
         """Forget the requests and the faults."""
         self.requests.clear()
+        self.gets_at_once = 0
+        self._have_met = asyncio.Event()
         self.most_at_once = 0
         self.waves = 0
         self.uploaded = 0
@@ -168,7 +177,12 @@ class FaultProxy:
         self.waves += self.at_once == 0
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
+        if self.most_at_once >= self.gets_at_once:
+            self._have_met.set()
         try:
+            if seen.kind == "GET" and not self._have_met.is_set():
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._have_met.wait(), 10)
             if self.refusal is not None:
                 await request.read()
                 return self._error(*self.refusal)
@@ -191,7 +205,7 @@ class FaultProxy:
         if fault == "dropped":
             return self._break(request)
         if fault == "delayed":
-            await asyncio.sleep(self.slow_seconds)
+            await self._pause()
         if fault == "late":
             self._held.append((request, body))
             return self._break(request)
@@ -210,7 +224,7 @@ class FaultProxy:
         if fault == "500 after it was carried out":
             return self._error(500, "InternalError")
         if fault == "slow":
-            await asyncio.sleep(self.slow_seconds)
+            await self._pause()
         if fault == "truncated":
             content = content[: len(content) // 2]
         response = web.StreamResponse(status=status, headers=headers)
@@ -223,6 +237,12 @@ class FaultProxy:
             await response.write(content)
         await response.write_eof()
         return response
+
+    async def _pause(self) -> None:
+        if self.gate is not None:
+            await self.gate.wait()
+        else:
+            await asyncio.sleep(self.slow_seconds)
 
     async def _forward(self, request: web.BaseRequest, body: bytes) -> tuple[int, dict[str, str], bytes]:
         url = URL(self._upstream + request.path_qs, encoded=True)
