@@ -236,7 +236,7 @@ async def test_a_process_is_killed_by_a_cancellation(store: MemoryCheckpointer, 
     path = tmp_path / "pid"
     run = await graph(text).start(checkpointer=store, run_id="r", inputs={"path": str(path)})
     work = asyncio.ensure_future(run.start())
-    while not path.exists():
+    while not (path.exists() and path.read_text()):
         await asyncio.sleep(0.02)
     assert (await run.cancel()).status == "cancelled"
     await work
