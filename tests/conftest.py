@@ -1,5 +1,6 @@
 """What every test shares."""
 
+import compileall
 import os
 import signal
 import sys
@@ -9,6 +10,7 @@ from itertools import islice
 import pytest
 from hypothesis import HealthCheck, settings
 from support.fixed_examples import draw_no_constants_of_modules
+from support.workspace import ROOT
 
 from stargraph_torture.seeds import SEED_VARIABLE, short_seed
 
@@ -34,6 +36,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        _compile_sources()
     if "PYTEST_XDIST_WORKER" in os.environ or not config.getoption("numprocesses", None):
         _keep_what_is_left(config)
     # A shell ignores SIGINT in what it starts in the background, and the programs that tests interrupt inherit that.
@@ -42,6 +46,12 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = config.getoption("--seed")
     if seed is not None:
         os.environ[SEED_VARIABLE] = str(seed)
+
+
+def _compile_sources() -> None:
+    """Compile what has changed: plugins import a part of it before collection begins, and processes another part."""
+    for folder in (*ROOT.glob("packages/*/src"), ROOT / "conformance/src", ROOT / "tests/support", ROOT / "torture"):
+        compileall.compile_dir(folder, quiet=2)
 
 
 def _keep_what_is_left(config: pytest.Config) -> None:
