@@ -10,6 +10,7 @@ from itertools import islice
 import pytest
 from hypothesis import HealthCheck, settings
 from support.fixed_examples import draw_no_constants_of_modules
+from support.session_fixtures import postgres, s3, wheels  # noqa: F401
 from support.workspace import ROOT
 
 from stargraph_torture.seeds import SEED_VARIABLE, short_seed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,7 @@ from pydantic import create_model
 from support import state_kinds
 from support.calling_nodes import EFFECTS
 from support.graphs import calling, graph
-from support.postgres_server import any_server
-from support.s3.servers import ENVIRONMENT, fresh_bucket, moto_server
+from support.s3.servers import ENVIRONMENT, fresh_bucket
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint, RunHistory
@@ -26,18 +25,6 @@ from stargraph.replay import diff_runs
 pytestmark = pytest.mark.thorough
 
 Store = SQLiteCheckpointer | PostgresCheckpointer | S3Checkpointer
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[str]:
-    with any_server() as dsn:
-        yield dsn
-
-
-@pytest.fixture(scope="module")
-def s3() -> Iterator[str]:
-    with moto_server() as url:
-        yield url
 
 
 @pytest.fixture(params=["sqlite", "postgres", "s3"])

@@ -1,24 +1,11 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
-from support.places import DRIVERS, Place, Servers, SQLitePlace, s3_server
-from support.postgres_server import any_server
-
-
-@pytest.fixture(scope="session")
-def postgres() -> Iterator[str]:
-    with any_server() as dsn:
-        yield dsn
-
-
-@pytest.fixture(scope="session")
-def s3() -> Iterator[str]:
-    with s3_server() as url:
-        yield url
+from support.places import DRIVERS, Place, Servers, SQLitePlace
 
 
 # The first stage tests the driver for S3 itself; what runs on every store runs there in the second.
