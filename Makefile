@@ -6,7 +6,8 @@ BENCH := .bench
 SITE := .site
 RELEASE := .release
 PROCESSES = auto
-PYTEST = $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
+# Whatever the environment says, what is compiled for the tests is kept: see tests/conftest.py.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest --numprocesses $(PROCESSES) --dist worksteal
 INSTALL = $(BIN)/uv pip install --quiet --no-progress --python $(BIN)/python
 SOURCES := pyproject.toml $(wildcard packages/*/pyproject.toml conformance/pyproject.toml)
 

@@ -26,9 +26,9 @@ draw_no_constants_of_modules()
 
 LONG_SECONDS = 300
 
-# What collection compiles is kept, even if PYTHONDONTWRITEBYTECODE is set: the other processes and the hundreds that
-# the tests start would compile it again. Modules that tests write, and write again within a second, are not.
-_compiles_for_itself = sys.dont_write_bytecode
+# What is compiled up to the end of the collection is kept: the other processes and the hundreds that the tests start
+# would compile it again. What tests write is not: they write the same module again within a second.
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = False
 
 
@@ -86,7 +86,7 @@ def _timeout_of(item: pytest.Item) -> float:
 
 
 def pytest_collection_finish() -> None:
-    sys.dont_write_bytecode = _compiles_for_itself
+    sys.dont_write_bytecode = True
 
 
 def pytest_report_header() -> str:
