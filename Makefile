@@ -26,9 +26,9 @@ EXAMPLES := agent nightly dask langgraph driver
 test: setup
 	@$(PYTEST) -m "not slow and not thorough" $(PYTEST_ARGS)
 
-# Runs those that take longer: servers that are killed, full runs of the kit, processes, short rounds of the torture. They wait more
-# than they compute, so there are three processes for two cores.
-test-thorough: PROCESSES = $(shell $(PYTHON) -c "import os; print(max(2, (os.cpu_count() or 1) * 3 // 2))")
+# Runs those that take longer: servers that are killed, full runs of the kit, processes, short rounds of the torture. They wait so much
+# that three processes leave a fifth of two cores idle, so there are two for each core.
+test-thorough: PROCESSES = $(shell $(PYTHON) -c "import os; print(2 * (os.cpu_count() or 1))")
 test-thorough: setup
 	@$(PYTEST) -m "thorough and not slow" $(PYTEST_ARGS)
 
