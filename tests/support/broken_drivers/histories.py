@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
+from stargraph.checkpoint.driver import check_bounds
 from stargraph.checkpoint.protocol import (
     Checkpoint,
 )
@@ -169,3 +170,32 @@ class HistoryOfTwoThousand(Histories):
 
     def _wanted(self, steps: list[int], first: int | None, last: int | None, newest_first: bool) -> list[int]:
         return super()._wanted(steps, first, last, newest_first)[:2000]
+
+
+@broken("history.thousands")
+class HistoryByOffset(ReferenceCheckpointer):
+    """Pages of a hundred rows, each found by how many came before it: LIMIT 100 OFFSET n."""
+
+    async def history(
+        self,
+        run_id: str,
+        *,
+        from_step: int | None = None,
+        to_step: int | None = None,
+        newest_first: bool = False,
+    ) -> AsyncIterator[Checkpoint]:
+        self._ensure_ready()
+        first, last = check_bounds(from_step, to_step)
+        offset = 0
+        while True:
+            await self._turn()
+            steps = [
+                step for step in sorted(self._required_steps(run_id), reverse=newest_first) if first <= step <= last
+            ]
+            page = [self._at(run_id, step) for step in steps[offset : offset + 100]]
+            for found in page:
+                if found is not None:
+                    yield found
+            if not page:
+                return
+            offset += len(page)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
+from stargraph.checkpoint.conformance._checks.deletion import RUNNING
 from stargraph.checkpoint.conformance._compare import same, same_steps
 from stargraph.checkpoint.conformance._expect import expect
 from stargraph.checkpoint.conformance._growing import grown_run
+from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import chain, follow
+from stargraph.checkpoint.conformance._runs import LATER, chain, follow
+from stargraph.checkpoint.protocol import Checkpoint
 
 group: Final = Group("history", needs=("steps.append_and_read",), capability="history")
 
@@ -35,9 +38,12 @@ async def in_order(kit: Kit) -> None:
 
 @group.check(
     "thousands",
-    "Thousands of steps come whole and in order, from either end.",
-    contract="history.1",
-    usual_cause="A page, or the most that the store below gives for one query, ends the iteration.",
+    "Thousands of steps come whole and in order, from either end, also if the run goes on or is pruned meanwhile: what "
+    "is there from the first item to the last comes once.",
+    contract="history.1, capability.6",
+    usual_cause="A page, or the most that the store below gives for one query, ends the iteration; or a page begins "
+    "after so many rows instead of after the last step.",
+    version=2,
     needs=("history.in_order", "history.newest_first", "history.range"),
     quick=False,
     deadline=90,
@@ -57,6 +63,30 @@ async def thousands(kit: Kit) -> None:
         same_steps(steps[::-1] if newest_first else steps, found, what)
     found = [found async for found in other.history("run", from_step=40, to_step=2090)]
     same_steps(steps[40:2091], found, f"history('run', from_step=40, to_step=2090) of {len(steps)} steps")
+    await _while_it_changes(kit, handle, other, steps)
+
+
+async def _while_it_changes(kit: Kit, writer: Handle, reader: Handle, steps: list[Checkpoint]) -> None:
+    """Let a long run go on while it is read from its end, and prune it while it is read from its beginning."""
+    backwards = reader.history("run", newest_first=True)
+    found = [await anext(backwards) for _ in range(10)]
+    last = steps[-1]
+    for _ in range(3):
+        last = follow(last)
+        await writer.write(last)
+    found += [step async for step in backwards]
+    same_steps(steps[::-1], found, "history('run', newest_first=True) of a run that goes on meanwhile")
+    if "deletion" in kit.declared:
+        keep = 1100
+        forwards = reader.history("run")
+        found = [await anext(forwards) for _ in range(10)]
+        await writer.prune(older_than=LATER, statuses=RUNNING, keep_last=keep, run_id="run")
+        found += [step async for step in forwards]
+        kept = last.step + 1 - keep
+        there = [step.step for step in found]
+        what = f"history('run') of a run that prune(keep_last={keep}) comes into after ten steps"
+        expect(there == sorted(set(there)), f"{what} gave steps twice, or in another order")
+        same_steps(steps[kept:], [step for step in found if kept <= step.step < len(steps)], what)
 
 
 @group.check(
