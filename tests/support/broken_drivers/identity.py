@@ -10,6 +10,7 @@ from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.protocol import ENDED, Checkpoint
 from stargraph.errors import CheckpointConflictError
 from support.broken_drivers.broken_driver import broken
+from support.broken_drivers.database import Database
 from support.broken_drivers.reading import Json
 
 
@@ -152,6 +153,7 @@ class JoinedKeys(ReferenceCheckpointer):
     "deletion.prune_matches",
     "deletion.keep_last_zero_removes",
     "queues.kinds",
+    "isolation.numbers",
 )
 class StepsAreGlobal(ReferenceCheckpointer):
     """A step at which one run ended cannot be written by another one: the index lacks the run."""
@@ -162,3 +164,10 @@ class StepsAreGlobal(ReferenceCheckpointer):
             if run_id != checkpoint.run_id and other is not None and other.status in ENDED:
                 raise CheckpointConflictError("UNIQUE constraint failed", reason="step-taken")
         super()._append(checkpoint, record)
+
+
+@broken("isolation.numbers", "isolation.prefixes", "list_runs.ties_by_run_id", importable=True)
+class StringColumns(Database):
+    """STRING is no type that SQLite knows: it takes what looks like a number for one, and 007 is 7."""
+
+    CREATE = Database.CREATE.replace("run_id, step INTEGER", "run_id STRING, step INTEGER")

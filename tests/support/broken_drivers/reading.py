@@ -82,6 +82,7 @@ class UnknownRunRaises(ReferenceCheckpointer):
     "durability.other_handle",
     "batch.conflict_stores_nothing",
     "batch.conflict_in_the_middle",
+    "isolation.numbers",
 )
 class NearestStep(ReferenceCheckpointer):
     """WHERE step <= ? ORDER BY step DESC: a step that is not there gives the one before it."""
@@ -122,6 +123,7 @@ class CountsFromTheEnd(ReferenceCheckpointer):
     "keys.removals",
     "queues.every_way_in",
     "watch.every_way_in",
+    "isolation.numbers",
 )
 class SeeksAndTakes(ReferenceCheckpointer):
     """A sorted store is sought for the run, and what comes next is taken without looking whose it is."""

@@ -18,8 +18,8 @@ from stargraph.errors import CheckpointConflictError, CheckpointError
 group: Final = Group("isolation", needs=("steps.append_and_read",))
 
 
-async def _keep_apart(kit: Kit, run_ids: Sequence[str]) -> None:
-    """Write runs of different lengths side by side, and expect that each is its own."""
+async def _keep_apart(kit: Kit, run_ids: Sequence[str], *, remove: bool = True) -> None:
+    """Write runs of different lengths side by side, remove some, and expect that each is its own."""
     handle = await kit.open()
     runs: dict[str, list[Checkpoint]] = {}
     for number, run_id in enumerate(run_ids):
@@ -39,7 +39,7 @@ async def _keep_apart(kit: Kit, run_ids: Sequence[str]) -> None:
     listed = sorted(summary.run_id for summary in await handle.list_runs(limit=1000))
     if listed != sorted(run_ids):
         raise Violation(f"list_runs() gave {show(listed)}; written were {show(sorted(run_ids))}")
-    if "deletion" in kit.declared:
+    if remove and "deletion" in kit.declared:
         await _remove_apart(handle, runs)
 
 
@@ -101,6 +101,25 @@ async def punctuation(kit: Kit) -> None:
 )
 async def prefixes(kit: Kit) -> None:
     await _keep_apart(kit, ["r", "r1", "r11", "r.1", "r:1", "r-1", "r:1:1", "r_1", "r-0", "r.0", "1", "11", "111"])
+
+
+@group.check(
+    "numbers",
+    "Run ids and keys that are the same number, or the same truth, to whoever takes them for one are different ones.",
+    contract="log.12, log.13",
+    usual_cause="A column without a type, or with one that the database does not know, such as STRING in SQLite, or a "
+    "file that is read as YAML or CSV, turns 007 into 7.",
+)
+async def numbers(kit: Kit) -> None:
+    names = ["7", "07", "007", "7.0", "7e0", "1000", "1e3", "0x7", "true"]
+    await _keep_apart(kit, names, remove=False)
+    if "keys" in kit.declared:
+        handle = await kit.open()
+        steps = chain("keyed", len(names), keys=names)
+        for checkpoint in steps:
+            await handle.write(checkpoint)
+        for key, checkpoint in zip(names, steps, strict=True):
+            same(checkpoint, await handle.read_at_key("keyed", key), f"read_at_key('keyed', {key!r})")
 
 
 @group.check(
