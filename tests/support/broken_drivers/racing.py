@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import functools
+from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import ClassVar
 
 from stargraph.checkpoint.codec import decode, encode
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
@@ -266,3 +270,26 @@ class OldSnapshots(ReferenceCheckpointer):
         finally:
             self._store.runs = live
             await self._turn()
+
+
+@broken("concurrency.one_winner_each_of_many_runs")
+class LocksOfTheLastRuns(CheckThenWrite):
+    """A lock for each of the last 128 runs: functools.lru_cache, with what it keeps by default."""
+
+    _shared: ClassVar[dict[int, tuple[ReferenceStore, Callable[[str], asyncio.Lock]]]] = {}
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        self._ensure_writable("write")
+        async with self._lock_of(checkpoint.run_id):
+            await self._checked_write(checkpoint)
+
+    async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
+        async with self._lock_of(checkpoints[0].run_id) if checkpoints else contextlib.nullcontext():
+            await super().start_pruned(checkpoints)
+
+    def _lock_of(self, run_id: str) -> asyncio.Lock:
+        # All handles on a store share its locks; who keeps the store keeps its id from being that of another one.
+        _, lock_of = self._shared.setdefault(
+            id(self._store), (self._store, functools.lru_cache(lambda _: asyncio.Lock()))
+        )
+        return lock_of(run_id)

@@ -123,6 +123,32 @@ def _twin(plain: Checkpoint, before: Checkpoint | None, number: int) -> Checkpoi
 
 
 @group.check(
+    "one_winner_each_of_many_runs",
+    "Of two tasks that write different checkpoints for one step, in each of 300 runs at once on one handle, exactly "
+    "one is acknowledged, and it is the one that is stored.",
+    contract="log.6, rule.4",
+    usual_cause="A handle has a lock for each run, but for so many at most: one is thrown away while it is held, and "
+    "the next task makes another.",
+    needs=("concurrency.one_winner_one_handle",),
+    quick=False,
+    deadline=60,
+)
+async def one_winner_each_of_many_runs(kit: Kit) -> None:
+    handle, other = await kit.open(), await kit.open()
+    pairs = [[begin(f"run-{number}", executor_id=executor_id(twin)) for twin in (1, 2)] for number in range(300)]
+    writes = [handle.write(pair[twin]) for twin in (0, 1) for pair in pairs]
+    outcomes = await together(*map(attempt, writes))
+    for number, pair in enumerate(pairs):
+        what = f"two different steps 0 of {pair[0].run_id!r}, beside those of {len(pairs)} other runs"
+        refusals = (outcomes[number], outcomes[len(pairs) + number])
+        acked = [one for one, refusal in zip(pair, refusals, strict=True) if refusal is None]
+        expect(len(acked) == 1, f"{len(acked)} of {what} were acknowledged")
+        for refusal in filter(None, refusals):
+            expect(isinstance(refusal, CheckpointConflictError), f"one of {what} was refused with {refusal!r}")
+        same(acked[0], await other.read_latest(pair[0].run_id), f"read_latest({pair[0].run_id!r}) after {what}")
+
+
+@group.check(
     "one_winner_many_processes",
     "Of 4 processes that race to append the steps of one run, each step is acknowledged to exactly one, and "
     "its checkpoint is the one that is stored.",
