@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import sqlite3
+from collections.abc import Iterator
 from datetime import datetime
-from typing import Any
+from typing import Any, ClassVar
 
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
@@ -208,3 +210,18 @@ class SaysThatItEncrypts(Indexed):
     @classmethod
     def target(cls) -> Target:
         return Target(open=cls, encryption=cls, stored_bytes=RecordsInSql())
+
+
+@broken("closing.restored", importable=True)
+class OneConnectionForEachPath(Indexed):
+    """The connection to a file is kept as long as the process lives, for whoever opens that path again."""
+
+    _kept: ClassVar[dict[str, sqlite3.Connection]] = {}
+
+    @contextlib.contextmanager
+    def _connected(self) -> Iterator[sqlite3.Connection]:
+        if self._path not in self._kept:
+            kept = sqlite3.connect(self._path, timeout=20, isolation_level=None, check_same_thread=False)
+            self._kept[self._path] = kept
+            atexit.register(kept.close)
+        yield self._kept[self._path]

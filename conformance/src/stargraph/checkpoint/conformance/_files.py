@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shutil
 import stat
 import time
 from collections.abc import Iterator
@@ -19,6 +20,43 @@ def files_of(store: Path) -> Iterator[Path]:
         yield path
         if path.is_dir():
             yield from sorted(path.rglob("*"))
+
+
+class Backup:
+    """A copy of the files of a store that no handle has open.
+
+    Args:
+        location: of the store; if it is no path, there is nothing to copy.
+        folder: for the copy.
+    """
+
+    def __init__(self, location: str, folder: Path) -> None:
+        self._store = Path(location)
+        self._folder = folder
+        for path in self._parts():
+            _copy(path, folder / path.name)
+
+    def put_back(self) -> bool:
+        """Put the copy in the place of the store; return whether there is one."""
+        for path in self._parts():
+            if path.is_dir():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+        copies = list(self._folder.iterdir())
+        for path in copies:
+            _copy(path, self._store.parent / path.name)
+        return bool(copies)
+
+    def _parts(self) -> list[Path]:
+        return sorted(self._store.parent.glob(f"{self._store.name}*")) if self._store.is_absolute() else []
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    else:
+        shutil.copy2(source, target)
 
 
 def looks_of(location: str) -> dict[Path, tuple[int, int, int]]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 from stargraph.checkpoint.conformance._calls import optional_calls
-from stargraph.checkpoint.conformance._compare import same, same_steps
+from stargraph.checkpoint.conformance._compare import absent, same, same_steps
 from stargraph.checkpoint.conformance._expect import Violation, error_line, expect, refused, together
+from stargraph.checkpoint.conformance._files import Backup
 from stargraph.checkpoint.conformance._handle import Handle
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._registry import Group
-from stargraph.checkpoint.conformance._runs import begin, chain, follow
+from stargraph.checkpoint.conformance._runs import begin, chain, follow, rival
 from stargraph.checkpoint.conformance._views import Book, agree
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.errors import CheckpointError
@@ -242,6 +245,40 @@ async def reopens(kit: Kit) -> None:
     for checkpoint in steps:
         what = f"read_at_step('run', {checkpoint.step}) after close() and bootstrap()"
         same(checkpoint, await handle.read_at_step("run", checkpoint.step), what)
+
+
+@group.check(
+    "restored",
+    "Once all handles on a store of files are closed, a copy of it can be put in its place: who opens it then reads "
+    "what the copy holds, and writes are judged by that.",
+    contract="close.1, read.5",
+    usual_cause="A connection, a file or a cache is kept for each path as long as the process lives, and outlives the "
+    "file that it belongs to.",
+    needs=("closing.reopens",),
+)
+async def restored(kit: Kit) -> None:
+    first, second = await kit.open(), await kit.open()
+    steps = chain(length=3)
+    for checkpoint in steps[:2]:
+        await first.write(checkpoint)
+    for handle in (first, second):
+        await handle.close()
+    with TemporaryDirectory(prefix="stargraph-conformance-") as folder:
+        backup = Backup(kit.location, Path(folder))
+        await first.bootstrap()
+        await first.write(steps[2])
+        same(steps[2], await first.read_latest("run"), "read_latest('run') of a store that was copied")
+        await first.close()
+        if not backup.put_back():
+            return
+    other = rival(steps[2], steps[1])
+    third, fourth = await kit.open(), await kit.open()
+    for handle in (third, fourth):
+        same(steps[1], await handle.read_latest("run"), "read_latest('run') of a store whose copy was put back")
+        absent(await handle.read_at_step("run", 2), "read_at_step('run', 2) of a store whose copy was put back")
+    await third.write(other)
+    for handle in (fourth, await kit.open()):
+        same(other, await handle.read_latest("run"), "read_latest('run') after a step to a copy that was put back")
 
 
 @group.check(
