@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -191,6 +192,26 @@ def test_what_is_neither_a_path_nor_a_url_is_refused_with_what_was_meant(text: s
 def test_a_windows_path_elsewhere_is_refused(text: str) -> None:
     with pytest.raises(CheckpointError, match="Windows path"):
         parse_address(text)
+
+
+class BytesPath:
+    def __fspath__(self) -> bytes:
+        return b"runs.sqlite"
+
+
+@pytest.mark.parametrize(
+    ("given", "complaint"),
+    [
+        (None, "the name of the store is None: give"),
+        (5, "of type int: give"),
+        (b"runs.sqlite", "of type bytes: give"),
+        (BytesPath(), "of type BytesPath: give"),
+    ],
+)
+def test_what_is_no_text_is_refused_by_its_type(given: Any, complaint: str) -> None:
+    with pytest.raises(TypeError, match=complaint) as raised:
+        open_checkpointer(given)
+    assert "runs.sqlite" not in str(raised.value)
 
 
 @pytest.mark.parametrize("path", [Path("s3://b/p"), Path("postgresql://u:hunter22@h/db")])

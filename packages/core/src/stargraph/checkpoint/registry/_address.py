@@ -75,8 +75,9 @@ def parse_address(given: str | os.PathLike[str]) -> Address:
 
     Raises:
         CheckpointError: it is neither (`reason="invalid-url"`); the hint says what was probably meant.
+        TypeError: it is neither text nor the object of a path.
     """
-    text = os.fspath(given)
+    text = _text_of(given)
     if not text or text.isspace():
         raise _refused("the name of the store is empty", "Give a path or the URL of a store.")
     if not isinstance(given, str):  # somebody has said that it is a path; pathlib drops a slash of each URL
@@ -99,6 +100,14 @@ def parse_address(given: str | os.PathLike[str]) -> Address:
     _refuse_broken_urls(text)
     _refuse_odd_paths(text)
     return Address("sqlite", _expand(text))
+
+
+def _text_of(given: object) -> str:
+    text = os.fspath(given) if isinstance(given, str | os.PathLike) else None
+    if not isinstance(text, str):  # an object of a path may be one of bytes
+        kind = "None" if given is None else f"of type {type(given).__qualname__}"
+        raise TypeError(f"the name of the store is {kind}: give a path or the URL of a store, as text")
+    return text
 
 
 def _expand(path: str) -> str:
