@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel
 
-from stargraph.checkpoint.values import path_part
+from stargraph.checkpoint.values import JsonValue, path_part
 from stargraph.engine._folders import plain_name
 
 _PLAIN: Final = frozenset((type(None), bool, int, str, bytes))
@@ -88,6 +88,28 @@ def difference(old: object, new: object) -> Difference | None:
         hint = "Read secrets in the node that needs them, and keep them out of the state."
         return Difference("", f"the secret in a {_name(old)} is masked when it is stored", hint)
     return _of_objects(old, new)
+
+
+def dropped(stored: JsonValue, kept: JsonValue) -> str | None:
+    """Return the path to the first part of a stored value that is not in what a changed class keeps of it, or None.
+
+    A member or an item counts, not a value that the class writes in another way.
+
+    Args:
+        stored: the value.
+        kept: what is stored of it when the class has read it.
+    """
+    if isinstance(stored, dict) and isinstance(kept, dict):
+        for name, value in stored.items():
+            lost = dropped(value, kept[name]) if name in kept else ""
+            if lost is not None:
+                return path_part(name) + lost
+    if isinstance(stored, list) and isinstance(kept, list):
+        for index, value in enumerate(stored):
+            lost = dropped(value, kept[index]) if index < len(kept) else ""
+            if lost is not None:
+                return path_part(index) + lost
+    return None
 
 
 def _of_objects(old: object, new: object) -> Difference | None:

@@ -98,6 +98,7 @@ def migrated(
     state = _transformed(migration, tail, plan.modules)
     encoded = {name: EncodedValue.of(value, f"state.{name}") for name, value in state.items()}
     state |= {name: value.value for name, value in plan.state.adopted(encoded, recorded).items()}
+    plan.state.refuse_dropped(tail, encoded)
     record = tail.next(
         event="migrated",
         executor_id=executor_id,

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.values import EncodedValue, JsonValue, check_json, join_encoded, trimmed
-from stargraph.engine._fidelity import difference
+from stargraph.engine._fidelity import difference, dropped
 from stargraph.engine._fields import ClassField, SchemaField, StateField
 from stargraph.engine._fingerprint import ValueClass
 from stargraph.engine._imports import Modules
@@ -255,12 +255,30 @@ class StateSpec:
         """
         if self.fields is not None and not checkpoint.state.keys() <= self.fields.keys():
             unknown = [name for name in checkpoint.state if name not in self.fields]
-            raise StateError(
-                f"step {checkpoint.step} holds {_listed(unknown)}, which the graph's state does not declare",
-                reason="unknown-field",
-                hint="Declare the field again, or carry the run over with a migrate block.",
-                path=f"state.{unknown[0]}",
-            )
+            raise _undeclared(checkpoint, _listed(unknown), f"state.{unknown[0]}")
+
+    def refuse_dropped(self, checkpoint: Checkpoint, state: Mapping[str, EncodedValue]) -> None:
+        """Refuse a state that another version of the class has stored if this one would drop a part of it.
+
+        Inside a field, most classes ignore a member that they do not have.
+
+        Args:
+            checkpoint: the one that it comes from, for the error.
+            state: the fields.
+
+        Raises:
+            StateError: there is such a part, or what is stored does not fit.
+        """
+        if self._class is None:
+            return
+        values = self._class.values(self._class.load(join_encoded(state), "state"))
+        for name, stored in state.items():
+            if name not in values:
+                continue
+            path = f"state.{name}"
+            lost = dropped(stored.value, self._class.dumped(name, values[name], path, values))
+            if lost is not None:
+                raise _undeclared(checkpoint, repr(f"{name}{lost}"), path + lost)
 
     def update_of(self, returned: object, node: str) -> dict[str, object]:
         """Return what a node returned as the fields that it updates.
@@ -526,6 +544,15 @@ def _declared(owner: str, declared: list[Reducer], extra: object, modules: Modul
         reducer = declared[0] if declared else replace
     check_reducer(reducer, f"state_class: {owner}")
     return reducer
+
+
+def _undeclared(checkpoint: Checkpoint, what: str, path: str) -> StateError:
+    return StateError(
+        f"step {checkpoint.step} holds {what}, which the graph's state does not declare",
+        reason="unknown-field",
+        hint="Declare the field again, or carry the run over with a migrate block.",
+        path=path,
+    )
 
 
 def _listed(names: list[str]) -> str:

@@ -57,6 +57,8 @@ async def carried_over(
             hint=error.hint or f"Give a new field a default, or {_MIGRATE}.",
             path=error.path,
         ) from error
+    if tail.graph_hash != plan.graph_hash:
+        plan.state.refuse_dropped(tail, tail.encoded_state())
     return tail
 
 

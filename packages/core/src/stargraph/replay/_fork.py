@@ -274,6 +274,7 @@ class _Opening:
         if self._base.graph_hash != self._plan.graph_hash:
             encoded = {name: EncodedValue.of(value, f"state.{name}") for name, value in state.items()}
             state = {**state, **{name: value.value for name, value in self._plan.state.adopted(encoded).items()}}
+            self._plan.state.refuse_dropped(self._base, encoded)
         if fan_out is None:
             frontier = tuple(
                 task.model_copy(update={"since_step": 0, "calls": ()}) for task in tasks_of(self._base.frontier)
