@@ -256,6 +256,51 @@ async def test_a_type_that_has_changed_since_is_reported(store: MemoryCheckpoint
     assert summary.error.reason == "wrong-type"
 
 
+class Paid(BaseModel):
+    to: str
+    amount: int
+
+
+class Renamed(BaseModel):
+    to: str
+    sum: int = 0
+
+
+class Extended(Paid):
+    note: str = ""
+
+
+@pytest.mark.parametrize(
+    ("now", "lost"),
+    [(Renamed, "amount"), (list[Renamed], "[0].amount"), (dict[str, Renamed], "a.amount"), (Extended, None)],
+    ids=["class", "list", "dict", "added"],
+)
+async def test_a_changed_type_drops_nothing_of_what_is_recorded(
+    store: MemoryCheckpointer, now: Any, lost: str | None
+) -> None:
+    paid = Paid(to="Ada", amount=500)
+    made = {list[Renamed]: [paid], dict[str, Renamed]: {"a": paid}}.get(now, paid)
+    returns: Any = {list[Renamed]: list[Paid], dict[str, Renamed]: dict[str, Paid]}.get(now, Paid)
+    shown: list[Any] = []
+
+    def body(ctx: Context) -> Any:
+        shown.append(ctx.with_options(returns=returns).call_sync("f", lambda: made))
+        return ctx.interrupt("Go on?")
+
+    nodes.before = body
+    run = await graph(TEXT.replace("KIND", "sync_x")).start(checkpointer=store, run_id="r")
+    (question,) = (await run.start()).questions
+    await run.answer(question, "yes")
+    returns = now
+    summary = await run.resume()
+    if lost is None:
+        assert (summary.status, shown) == ("done", [paid, Extended(to="Ada", amount=500)])
+    else:
+        assert summary.error is not None
+        assert (summary.error.reason, shown) == ("wrong-type", [made])
+        assert f"any more: it has no {lost!r}" in summary.error.message
+
+
 @pytest.mark.parametrize("returns", [7, "Receipt", Callable[[], int], Literal["a"]])
 async def test_what_is_no_type_is_refused_before_anything_happens(store: MemoryCheckpointer, returns: Any) -> None:
     nodes.before = lambda ctx: ctx.call_sync("f", receipt, returns=returns)

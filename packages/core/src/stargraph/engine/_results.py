@@ -17,7 +17,7 @@ from pydantic_core import PydanticSerializationError
 
 from stargraph.checkpoint.protocol import JsonValue
 from stargraph.checkpoint.values import MAX_DEPTH, check_json, copy_json
-from stargraph.engine._fidelity import difference
+from stargraph.engine._fidelity import difference, dropped
 from stargraph.errors import NodeError, StateError
 
 _JSON: Final = frozenset({str, int, float, bool, type(None), None, list, dict, Any, object})
@@ -105,20 +105,30 @@ class ResultType:
             path: names it, for errors.
 
         Raises:
-            StateError: it does not fit the type, which has changed since.
+            StateError: it does not fit the type, which has changed since, or the type would drop a part of it.
         """
         if self._adapter is None:
             return copy_json(stored)
         try:
-            return self._adapter.validate_json(orjson.dumps(stored))
+            result = self._adapter.validate_json(orjson.dumps(stored))
+            kept = orjson.loads(self._adapter.dump_json(result, warnings=False, round_trip=True))
         except ValidationError as error:
             complaint = error.errors(include_url=False, include_input=False)[0]["msg"]
-            raise StateError(
-                f"{path}, as it is recorded, is no {_shown(self._declared)} any more: {complaint}",
-                reason="wrong-type",
-                hint="Declare the return type that the function had when the call was made.",
-                path=path,
-            ) from None
+            raise self._is_other_now(path, complaint) from None
+        except PydanticSerializationError as error:
+            raise self._is_other_now(path, str(error)) from None
+        lost = dropped(stored, kept)
+        if lost is not None:
+            raise self._is_other_now(path, f"it has no {lost.removeprefix('.')!r}")
+        return result
+
+    def _is_other_now(self, path: str, why: str) -> StateError:
+        return StateError(
+            f"{path}, as it is recorded, is no {_shown(self._declared)} any more: {why}",
+            reason="wrong-type",
+            hint="Declare the return type that the function had when the call was made.",
+            path=path,
+        )
 
     def _does_not_fit(self, path: str, why: str) -> StateError:
         return StateError(
