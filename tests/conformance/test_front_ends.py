@@ -89,7 +89,8 @@ def test_nothing_is_left_beside_the_user(tmp_path: Path) -> None:
 def test_the_catalogue_and_one_check_of_it(tmp_path: Path) -> None:
     listed = conformance("run", "--list", folder=tmp_path)
     assert listed.returncode == 0
-    assert all(check.id in listed.stdout for check in catalogue())
+    lines = {line.split()[0]: line for line in listed.stdout.splitlines()}
+    assert [check.id for check in catalogue() if check.reason not in lines[check.id]] == []
     shown = conformance("run", "--explain", "crash.kill9_acked_survive", folder=tmp_path)
     assert shown.returncode == 0
     assert "usual cause" in shown.stdout

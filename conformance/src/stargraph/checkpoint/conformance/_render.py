@@ -110,8 +110,14 @@ def to_badge(report: Report) -> str:
     )
 
 
+_LONGEST_LINE: Final = 2_000
+"""Characters of a line that no terminal wraps."""
+
+
 def show_catalogue(checks: list[Check], console: Console) -> None:
-    """Print every check with its reason."""
+    """Print every check with its reason; in a pipe each in one line."""
+    if not console.is_terminal:
+        console.width = _LONGEST_LINE
     table = Table(box=None, pad_edge=False)
     for title in ("id", "needed by", "quick", "what the contract says"):
         table.add_column(title, overflow="fold", no_wrap=title == "id")
