@@ -69,12 +69,14 @@ def draw_graph(definition: Mapping[str, Any], progress: Progress, *, standalone:
     if not 0 < len(nodes) <= _MOST_NODES:
         return None
     layout = lay_out(list(nodes), arrows_of(definition))
-    back = [each for each in layout.arrows if layout.places[each.target][1] <= layout.places[each.source][1]]
+    back = [
+        each for each in dict.fromkeys(layout.arrows) if layout.places[each.target][1] <= layout.places[each.source][1]
+    ]
     curves = {each: _points_of(layout, each) for each in layout.arrows if each not in back}
     along = {arrow: sampled(points) for arrow, points in curves.items()}
-    upward = [_back_label(layout, arrow, at)[1] for at, arrow in enumerate(back)]
+    upward = {arrow: _back_label(layout, arrow, at) for at, arrow in enumerate(back)}
     labels = Labels(
-        [*(_box_of(name, place) for name, place in layout.places.items()), *upward],
+        [*(_box_of(name, place) for name, place in layout.places.items()), *(box for _, box in upward.values())],
         list(along.values()),
     )
     # The branches of a fan-out have one label.
@@ -86,14 +88,15 @@ def draw_graph(definition: Mapping[str, Any], progress: Progress, *, standalone:
     ]
     boxes = [(text, labels.place(text, points)) for text, points in placed]
     left = max(0.0, *(4 - box.left for _, box in boxes), 0.0)
-    right = max(layout.width + 16 * len(back), *(box.right + 4 for box in (*upward, *(box for _, box in boxes))), 0.0)
+    labels_right = [box.right + 4 for _, box in (*upward.values(), *boxes)]
+    right = max([layout.width + 16 * len(back), *labels_right])
     canvas = Canvas(left + right, layout.height, _label(nodes, progress), standalone=standalone)
     canvas.add(f'<g transform="translate({left:.1f} 0)">')
     for arrow in layout.arrows:
         if arrow in curves:
             _draw_arrow(canvas, arrow, curves[arrow])
         else:
-            _draw_back(canvas, layout, arrow, back.index(arrow))
+            _draw_back(canvas, layout, arrow, _side(layout, back.index(arrow)), upward[arrow])
     for name, (x, y) in layout.places.items():
         if name in (START, DONE):
             _draw_end(canvas, name, x, y, ended=progress.ended)
@@ -165,11 +168,10 @@ def _draw_arrow(canvas: Canvas, arrow: Arrow, points: list[Point]) -> None:
     canvas.add(f'<path d="M{x2:.1f} {y2 + 7:.1f}l-4 -8h8z" {canvas.role("arrow")}/>')
 
 
-def _draw_back(canvas: Canvas, layout: Layout, arrow: Arrow, back: int) -> None:
-    """Draw an arrow that goes up, along the right side."""
+def _draw_back(canvas: Canvas, layout: Layout, arrow: Arrow, side: float, label: tuple[str, Box]) -> None:
+    """Draw an arrow that goes up along the right side, and its label."""
     x1, y1 = layout.places[arrow.source]
     x2, y2 = layout.places[arrow.target]
-    side = _side(layout, back)
     right1, right2 = x1 + WIDTH / 2, x2 + WIDTH / 2
     canvas.add(
         f'<path d="M{right1:.1f} {y1 + 6:.1f}C{side:.1f} {y1 + 6:.1f} {side:.1f} {y1 + 6:.1f} {side:.1f}'
@@ -177,7 +179,7 @@ def _draw_back(canvas: Canvas, layout: Layout, arrow: Arrow, back: int) -> None:
         f"{_title_of(arrow)}</path>"
     )
     canvas.add(f'<path d="M{right2:.1f} {y2 + 6:.1f}l8 -4v8z" {canvas.role("arrow")}/>')
-    text, box = _back_label(layout, arrow, back)
+    text, box = label
     canvas.text(box.left, box.bottom - 1.5, text, paint=canvas.role("note"), size=SIZE)
 
 
