@@ -10,11 +10,13 @@ from urllib.parse import quote
 import httpx
 import pytest
 from starlette.applications import Starlette
-from support.checkpoints import NOW, genesis
+from support.checkpoints import NOW, following, genesis
 from support.ui_runs import HOSTILE, make_articles, make_hostile, make_long
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
-from stargraph.checkpoint.protocol import Checkpoint
+from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo
+from stargraph.graph import Graph, GraphBuilder, respond
+from stargraph.worker import Worker
 
 FRAGMENT = {"x-fragment": "1"}
 
@@ -31,6 +33,41 @@ async def test_the_page_says_what_the_run_is(
     failed = (await browser.get(f"/runs/{ids['failed']}")).text
     assert "the printer at 10.0.0.7 does not answer" in failed
     assert "Traceback (most recent call last)" in failed
+
+
+async def test_a_long_error_message_can_be_read_to_its_end(
+    browser: httpx.AsyncClient, store: MemoryCheckpointer
+) -> None:
+    for run_id, message, details in (("short", "no", 0), ("long", f"{'x' * 900} and the end of it", 1)):
+        first = genesis(run_id=run_id)
+        await store.write(first)
+        error = ErrorInfo(type="ValueError", message=message)
+        await store.write(following(first, event="failed", status="failed", error=error))
+        text = (await browser.get(f"/runs/{run_id}")).text
+        whole = re.findall(r'<details id="message">.*?<pre[^>]*>(.*?)</pre>', text)
+        assert whole == [message] * details
+
+
+async def test_an_answer_that_nobody_has_taken_up_is_said_to_wait(
+    browser: httpx.AsyncClient, store: MemoryCheckpointer
+) -> None:
+    builder = GraphBuilder("asking")
+    builder.state(n=int, answer=(bool | None, None))
+    builder.add_node("ask", "interrupt", prompt="Well?", into="answer")
+    asking = Graph(builder)
+    await asking.enqueue(store, {"n": 1}, run_id="queued")
+    await Worker(store, asking, until_idle=True, handle_signals=False).run()
+    await (await asking.start(checkpointer=store, inputs={"n": 1}, run_id="started")).start()
+    for run_id, word in (("queued", "The run waits for a worker."), ("started", "the run waits until it is resumed.")):
+        assert word not in (await browser.get(f"/runs/{run_id}")).text
+        latest = await store.read_latest(run_id)
+        assert latest is not None
+        await respond(store, run_id, latest.questions[0].id, True)
+        text = (await browser.get(f"/runs/{run_id}")).text
+        assert word in text
+        assert "and not continued yet" in text
+    await Worker(store, asking, until_idle=True, handle_signals=False).run()
+    assert "and not continued yet" not in (await browser.get("/runs/queued")).text
 
 
 async def test_a_run_that_is_not_there_is_explained(browser: httpx.AsyncClient) -> None:
