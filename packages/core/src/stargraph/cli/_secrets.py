@@ -85,15 +85,14 @@ class SecretFilter:
 _filter = SecretFilter()
 
 
-def protect(words: Iterable[str], environment: Mapping[str, str] | None = None) -> None:
-    """Hide the secrets of a process from now on.
+def protect(words: Iterable[str]) -> None:
+    """Hide the secrets of this process from now on.
 
     Args:
         words: its arguments.
-        environment: its environment; that of now if None.
     """
     global _filter  # noqa: PLW0603  # as stdout is one, so is what must not be printed there
-    _filter = SecretFilter(words, os.environ if environment is None else environment)
+    _filter = SecretFilter(words, os.environ)
 
 
 def add_secrets(secrets: Iterable[str]) -> None:

@@ -108,27 +108,23 @@ _PLAIN = ("event", "status")
 _MODELS = ("error", "calls", "interrupts", "frontier", "queue")
 
 
-def difference_of(recorded: Checkpoint, replayed: Checkpoint, *, limit: int = LIMIT) -> StepDifference | None:
+def difference_of(recorded: Checkpoint, replayed: Checkpoint) -> StepDifference | None:
     """Return how a replayed step differs from its record, or None if it does not.
 
     Args:
         recorded: the record.
         replayed: what came of it now.
-        limit: how many changes to list.
     """
     if recorded.digest == replayed.digest:
         return None
     before, after = _plain(recorded), _plain(replayed)
-    diffs = [diff_values(before[name], after[name], path=name, limit=limit) for name in _PLAIN]
-    diffs += [
-        diff_values(recorded.update, replayed.update, path="update", limit=limit),
-        diff_states(recorded, replayed, limit=limit),
-    ]
-    diffs += [diff_values(before[name], after[name], path=name, limit=limit) for name in _MODELS]
+    diffs = [diff_values(before[name], after[name], path=name) for name in _PLAIN]
+    diffs += [diff_values(recorded.update, replayed.update, path="update"), diff_states(recorded, replayed)]
+    diffs += [diff_values(before[name], after[name], path=name) for name in _MODELS]
     changes = tuple(change for diff in diffs for change in diff.changes)
     if not changes:  # what is compared by the digest alone, such as where the run came from
         return step_difference(recorded, Diff((Change("digest", "changed", recorded.digest, replayed.digest),), 1))
-    return step_difference(recorded, Diff(changes[:limit], sum(diff.total for diff in diffs)))
+    return step_difference(recorded, Diff(changes[:LIMIT], sum(diff.total for diff in diffs)))
 
 
 def step_difference(recorded: Checkpoint, diff: Diff) -> StepDifference:

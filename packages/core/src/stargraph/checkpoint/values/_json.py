@@ -200,8 +200,8 @@ def canonical(value: JsonValue, *, plain: Callable[[Any], JsonValue] | None = No
 _CANONICAL: Final = orjson.OPT_SORT_KEYS | orjson.OPT_PASSTHROUGH_DATETIME
 
 
-def _fast_canonical(value: JsonValue, plain: Callable[[Any], JsonValue] | None = None) -> bytes:
-    return orjson.dumps(value, default=plain, option=_CANONICAL)
+def _fast_canonical(value: JsonValue) -> bytes:
+    return orjson.dumps(value, option=_CANONICAL)
 
 
 def _slow_canonical(value: JsonValue, plain: Callable[[Any], JsonValue] | None = None) -> str:

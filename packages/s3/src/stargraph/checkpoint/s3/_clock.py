@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Final
@@ -13,14 +13,9 @@ RESOLUTION: Final = timedelta(seconds=1)
 
 
 class StoreClock:
-    """Tells the time of the store, up to `RESOLUTION` late and never early, without asking for it.
+    """Tells the time of the store, up to `RESOLUTION` late and never early, without asking for it."""
 
-    Args:
-        monotonic: counts the seconds between two answers.
-    """
-
-    def __init__(self, monotonic: Callable[[], float] = time.monotonic) -> None:
-        self._monotonic = monotonic
+    def __init__(self) -> None:
         self._heard: tuple[datetime, float] | None = None
 
     def hear(self, headers: Mapping[str, str]) -> None:
@@ -29,11 +24,11 @@ class StoreClock:
             date = parsedate_to_datetime(headers["date"])
         except (KeyError, TypeError, ValueError):
             return  # a store that tells no time, or something between that has taken it away
-        self._heard = (date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC), self._monotonic())
+        self._heard = (date.replace(tzinfo=UTC) if date.tzinfo is None else date.astimezone(UTC), time.monotonic())
 
     def now(self) -> datetime:
         """Return the time of the store; that of this machine if the store tells none."""
         if self._heard is None:
             return datetime.now(UTC)
         date, at = self._heard
-        return date + timedelta(seconds=self._monotonic() - at)
+        return date + timedelta(seconds=time.monotonic() - at)

@@ -41,7 +41,7 @@ SELECT EXISTS (
 """  # noqa: S608  # made of constants; values are parameters
 
 _AT_STEPS: Final = f"""
-SELECT {STEP}, {{record}} FROM runs
+SELECT {STEP}, {_RECORD} FROM runs
 JOIN checkpoints ON checkpoints.id IN ({{ids}})
 WHERE runs.run_id = ?
 """  # noqa: S608  # made of constants; values are parameters
@@ -265,20 +265,15 @@ def snapshot(connection: sqlite3.Connection) -> Iterator[None]:
         connection.execute("ROLLBACK")
 
 
-def at_steps(
-    connection: sqlite3.Connection, run_id: str, steps: Sequence[int], *, prefixes: bool = False
-) -> list[tuple[int, bytes]]:
+def at_steps(connection: sqlite3.Connection, run_id: str, steps: Sequence[int]) -> list[tuple[int, bytes]]:
     """Return those of some steps of a run that are stored, and their records.
 
     Args:
         connection: to read with.
         run_id: of the run.
         steps: in any order.
-        prefixes: return only the first `BASES_BYTES` of each record.
     """
-    statement = _AT_STEPS.format(
-        record=_PREFIX if prefixes else _RECORD, ids=", ".join([checkpoint_id("?")] * len(steps))
-    )
+    statement = _AT_STEPS.format(ids=", ".join([checkpoint_id("?")] * len(steps)))
     return connection.execute(statement, (*steps, run_id)).fetchall()
 
 
