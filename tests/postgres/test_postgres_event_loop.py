@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from support.loop_work import LARGE_SHAPES, MEGABYTE, counted_work, large_states
+from support.loop_work import LARGE_SHAPES, MEGABYTE, check_large_run, counted_work, large_states
 from support.postgres_records import following, genesis
 
 from stargraph.checkpoint.codec import Cipher, Codec, CodecThreads, decoded_size
@@ -24,26 +24,11 @@ async def test_a_state_of_20_megabytes_is_worked_on_beside_the_loop(
 ) -> None:
     run = [genesis(state=large_states(shape))]
     run += [following(run[0])]
-    run_id = run[0].run_id
     with counted_work(monkeypatch) as work:
         cipher = Cipher({"k1": b"0123456789abcdef0123456789abcdef"}) if encrypted else None
         writer, reader = (PostgresCheckpointer(server, schema=schema, encryption=cipher) for _ in range(2))
-        seen = {}
         async with writer, reader:
-            work.take()
-            for checkpoint in run:
-                await writer.write(checkpoint)
-                seen[f"write step {checkpoint.step}"] = work.take()
-            latest = await reader.read_latest(run_id)
-            seen["read_latest"] = work.take()
-            first = await reader.read_at_step(run_id, 0)
-            seen["read_at_step"] = work.take()
-            steps = [checkpoint async for checkpoint in reader.history(run_id)]
-            seen["history"] = work.take()
-    assert (first, latest) == (run[0], run[1])
-    assert steps == run
-    assert all(here < MEGABYTE // 4 for here, _ in seen.values()), seen
-    assert {what for what, (_, elsewhere) in seen.items() if elsewhere > 16 * MEGABYTE} == set(seen) - {"write step 1"}
+            await check_large_run(work, writer, reader, run)
 
 
 async def test_small_checkpoints_are_not_handed_to_threads(

@@ -14,6 +14,7 @@ import orjson
 import pytest
 
 from stargraph.checkpoint.codec import _cipher, _stored
+from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunHistory
 
 MEGABYTE = 2**20
 
@@ -67,6 +68,29 @@ def counted_work(monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopWork]:
 
     monkeypatch.setattr(_cipher, "_aesgcm", lambda: CountedAESGCM)
     yield work
+
+
+async def check_large_run(work: LoopWork, writer: Checkpointer, reader: Checkpointer, run: list[Checkpoint]) -> None:
+    """Write a run of two steps and read it in each way; expect other threads to work on its state of 20 MB.
+
+    Args:
+        run: the second step changes next to nothing.
+    """
+    assert isinstance(reader, RunHistory)
+    run_id, seen = run[0].run_id, {}
+    work.take()
+    for checkpoint in run:
+        await writer.write(checkpoint)
+        seen[f"write step {checkpoint.step}"] = work.take()
+    latest = await reader.read_latest(run_id)
+    seen["read_latest"] = work.take()
+    first = await reader.read_at_step(run_id, 0)
+    seen["read_at_step"] = work.take()
+    steps = [checkpoint async for checkpoint in reader.history(run_id)]
+    seen["history"] = work.take()
+    assert [first, latest] == steps == run
+    assert all(here < MEGABYTE // 4 for here, _ in seen.values()), seen
+    assert {what for what, (_, elsewhere) in seen.items() if elsewhere > 16 * MEGABYTE} == set(seen) - {"write step 1"}
 
 
 def words(chance: random.Random, size: int) -> str:
