@@ -56,7 +56,7 @@ def test_answers_from_another_process_and_a_resume(waiting: Folder) -> None:
     assert "resume" not in first.err
     last = waiting.call("respond", "r", "--value", "Ada")
     assert last.code == 0
-    assert "hint: else resume it with: stargraph resume r GRAPH" in last.err
+    assert "hint: if there is none, resume it: stargraph resume r GRAPH" in last.err
     ended = waiting.call("resume", "r", "asking.yaml", "--json")
     assert ended.code == 0
     assert ended.json["state"] == {"amount": 12.5, "approval": True, "who": "Ada"}

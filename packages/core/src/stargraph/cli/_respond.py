@@ -53,7 +53,10 @@ def respond(
         print_lines([f"answered {question} of run {answered.run_id} at step {answered.step}: {said}"])
         if answered.status == "running" and answered.queue is None:
             resume = ref.command("resume", answered.run_id, "GRAPH")
-            print_message(f"run {answered.run_id} continues if a process executes it", f"else resume it with: {resume}")
+            print_message(
+                f"a process that executes run {answered.run_id} continues it now",
+                f"if there is none, resume it: {resume}",
+            )
 
 
 async def _respond(ref: StoreRef, run_id: str, interrupt: str | None, text: str) -> tuple[Checkpoint, str, JsonValue]:
