@@ -50,7 +50,7 @@ async def test_cancel_stops_the_nodes_and_keeps_the_state(store: MemoryCheckpoin
 async def test_cancel_from_elsewhere_is_seen_at_the_next_write(store: MemoryCheckpointer, ledger: list[str]) -> None:
     made, _, work = await at_work(SLOW, store, ledger)
     other = await made.start(checkpointer=store, run_id="r")
-    summary = await other.cancel(grace=10)
+    summary = await other.cancel(grace=300)
     assert summary.status == "cancelled"
     assert store.events("r") == ["started", "completed a", "cancel_requested", "completed b", "cancelled"]
     assert (await work) == summary
@@ -125,7 +125,7 @@ async def test_cancel_of_a_done_run(store: MemoryCheckpointer) -> None:
 
 async def test_pause_lets_the_node_end_and_starts_no_other(store: MemoryCheckpointer, ledger: list[str]) -> None:
     _, run, work = await at_work(SLOW, store, ledger)
-    run.pause(grace=10)
+    run.pause(grace=300)
     await work
     assert store.events("r") == ["started", "completed a", "completed b", "paused"]
     assert (await run.resume()).status == "done"

@@ -76,7 +76,7 @@ async def test_the_executor_finishes_its_nodes_and_pauses(place: Place) -> None:
         tail = await pause(other, "r", grace=None)
         assert (tail.event, tail.status) == ("pause_requested", "running")
         assert (await pause(other, "r", grace=None)).step == tail.step  # asked once
-        pausing = asyncio.create_task(pause(other, "r", grace=20))
+        pausing = asyncio.create_task(pause(other, "r", grace=300))
         held.released.set()
         assert (await pausing).status == "paused"
         assert (await work).status == "paused"
@@ -132,7 +132,7 @@ async def test_a_cancellation_goes_before_a_pause(store: MemoryCheckpointer) -> 
     held = Held()
     _, work = await held.begin(store, watch=0.01)
     await pause(store, "r", grace=None)
-    assert (await cancel(store, "r", grace=20)).status == "cancelled"
+    assert (await cancel(store, "r", grace=300)).status == "cancelled"
     assert (await work).status == "cancelled"
     assert held.cancelled
 
@@ -141,7 +141,7 @@ async def test_a_worker_that_stops_does_not_requeue_what_was_to_pause(store: Mem
     held = Held()
     run, work = await held.begin(store, watch=0)
     await asyncio.wait_for(pause(store, "r", grace=None), 60)
-    run.pause(grace=20, requeue=True)
+    run.pause(grace=300, requeue=True)
     held.released.set()
     assert (await work).status == "paused"
 

@@ -134,7 +134,7 @@ async def test_a_cancellation_from_elsewhere_that_only_the_last_write_meets(
     store: MemoryCheckpointer, durability: Durability
 ) -> None:
     run, work, gate, _ = await asking(store, durability)
-    cancelling = asyncio.ensure_future(cancel(store, "r", grace=20))
+    cancelling = asyncio.ensure_future(cancel(store, "r", grace=300))
     while store.runs["r"][-1].event != "cancel_requested":
         await asyncio.sleep(0)
     gate.opened.set()
@@ -213,7 +213,7 @@ async def test_a_cancellation_whose_canceller_died_outlasts_an_answer(store: Mem
     run, work, _, question = await asking(store, "sync")
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
-    cancelling = asyncio.ensure_future(cancel(store, "r", grace=20))
+    cancelling = asyncio.ensure_future(cancel(store, "r", grace=300))
     while store.runs["r"][-1].event != "cancel_requested":
         await asyncio.sleep(0)
     cancelling.cancel()
@@ -233,7 +233,7 @@ async def test_a_cancellation_that_meets_a_resume_stops_it(store: MemoryCheckpoi
 
     async def cancelled_first(checkpoint: Checkpoint) -> None:
         if checkpoint.event == "resumed" and not cancelling:
-            cancelling.append(asyncio.ensure_future(cancel(store, "r", grace=20)))
+            cancelling.append(asyncio.ensure_future(cancel(store, "r", grace=300)))
             while store.runs["r"][-1].event != "cancel_requested":
                 await asyncio.sleep(0)
         await write(checkpoint)
@@ -324,7 +324,7 @@ async def test_a_map_that_is_recorded_again_behind_a_control_event_keeps_its_bra
     run = await graph(TWO_MAPS).start(checkpointer=store, run_id="r", durability="exit")
     work = asyncio.create_task(run.start())
     await gate.entered.wait()
-    cancelling = asyncio.create_task(cancel(store, "r", grace=20))
+    cancelling = asyncio.create_task(cancel(store, "r", grace=300))
     while "cancel_requested" not in store.events("r"):
         await asyncio.sleep(0.01)
     gate.opened.set()

@@ -127,7 +127,8 @@ async def mutate_and_fail_once(state: Any, context: Context) -> dict[str, Any]:
 async def slow(state: Any, context: Context) -> dict[str, Any]:
     """Takes a while."""
     name = _enter(context)
-    await asyncio.sleep(0.2)
+    for _ in range(20):  # a process that stands still for a while sleeps through one of these, and not through all
+        await asyncio.sleep(0.01)
     return {"path": [name]}
 
 

@@ -68,7 +68,7 @@ def test_a_worker_runs_again_also_on_another_event_loop(tmp_path: Path) -> None:
 async def test_a_node_ends_within_the_grace(store: MemoryCheckpointer) -> None:
     await graph.enqueue(store, {"n": 1}, run_id="r")
     BLOCKED["r"] = asyncio.Event()
-    at_work = worker(store, until_idle=False, grace=20.0)
+    at_work = worker(store, until_idle=False, grace=300.0)
     running = asyncio.ensure_future(at_work.run())
     await until(lambda: "r/second" in EFFECTS)
     at_work.drain()
