@@ -210,8 +210,8 @@ def test_a_terminal_shows_the_progress_bar_of_a_node_and_none_of_its_sequences(n
     shown = screen(seen)
     assert shown[0] == "bar  run r  ./.stargraph/run.sqlite"
     assert shown[1:3] == ["all of it", "\\x1b[2Ja green line\\x07"]
-    assert re.fullmatch(r"  ✓ bar +step 1 +0\.\d\d s", shown[3])
-    assert re.fullmatch(r"done  step 1, 0\.\d\d s", shown[4])
+    assert re.fullmatch(r"  ✓ bar +step 1 +\d+\.\d+ s", shown[3])
+    assert re.fullmatch(r"done  step 1, \d+\.\d+ s", shown[4])
 
 
 def test_odd_prints_on_a_terminal(noisy: Folder) -> None:
