@@ -16,7 +16,7 @@ from support.s3.proxy import Fault, FaultProxy, Seen
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.s3 import S3Checkpointer, _concurrency
+from stargraph.checkpoint.s3 import S3Checkpointer, _io_thread, _objects
 from stargraph.errors import (
     CheckpointConflictError,
     CheckpointCorruptedError,
@@ -269,6 +269,12 @@ async def _cancelled_at(
     proxy.gate = None
 
 
+def _wait_for_answers(monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Set how long a call that was cancelled waits for the answer to what it has sent."""
+    for module in (_io_thread, _objects):
+        monkeypatch.setattr(module, "CANCEL_SECONDS", seconds)
+
+
 @pytest.mark.parametrize("number", [0, 1])
 async def test_a_cancelled_write_stores_all_or_nothing(watched: Stores, proxy: FaultProxy, number: int) -> None:
     store = await watched.open()
@@ -285,7 +291,7 @@ async def test_a_cancelled_write_stores_all_or_nothing(watched: Stores, proxy: F
 async def test_a_cancelled_write_is_not_carried_out_later(
     watched: Stores, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_concurrency, "CANCEL_SECONDS", 60.0)
+    _wait_for_answers(monkeypatch, 60.0)
     store, other = await watched.open(), await watched.open()
     begun = first("run")
     await store.write(begun)
@@ -297,7 +303,7 @@ async def test_a_cancelled_write_is_not_carried_out_later(
 async def test_a_write_that_is_cancelled_on_a_silent_network_ends(
     watched: Stores, proxy: FaultProxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_concurrency, "CANCEL_SECONDS", 0.1)
+    _wait_for_answers(monkeypatch, 0.1)
     store = await watched.open()
     begun = first("run")
     await store.write(begun)
