@@ -16,7 +16,8 @@ from support.example_servers import MARIADB, VALKEY, mariadb, valkey
 from support.levels import FULL_CAPABILITIES
 from support.workspace import ROOT
 
-pytestmark = pytest.mark.thorough
+# All of them begin early, one after the other: they use the same server.
+pytestmark = [pytest.mark.thorough, pytest.mark.timeout(300)]
 
 CONFORMANCE = Path(sys.executable).with_name("stargraph-conformance")
 SERVERS: dict[str, tuple[str | None, Callable[[], contextlib.AbstractContextManager[str]], str]] = {
@@ -58,7 +59,6 @@ def example(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         yield Example(name, url, folder, environment)
 
 
-@pytest.mark.timeout(300)
 def test_an_example_driver_passes_the_quick_checks(example: Example, tmp_path: Path) -> None:
     done = example.conformance("--quick", "--json", str(tmp_path / "report.json"), "--deadline", "4")
     report = json.loads((tmp_path / "report.json").read_text())
