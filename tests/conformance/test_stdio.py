@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
 from pathlib import Path
 
 import pytest
@@ -10,8 +12,8 @@ from stargraph.checkpoint.conformance import Check, run
 from stargraph.checkpoint.conformance._capabilities import PROTOCOLS
 from stargraph.checkpoint.conformance._catalogue import catalogue
 from stargraph.checkpoint.conformance._neighbours import Neighbours
-from stargraph.checkpoint.conformance._runs import chain
-from stargraph.checkpoint.conformance.stdio import DriverProcess, StdioCheckpointer, stdio_target
+from stargraph.checkpoint.conformance._runs import begin, chain
+from stargraph.checkpoint.conformance.stdio import DriverProcess, StdioCheckpointer, _has_room, stdio_target
 
 pytestmark = pytest.mark.thorough
 
@@ -48,6 +50,26 @@ async def test_a_handle_outlives_the_process_of_its_driver(tmp_path: Path) -> No
     await handle.write(second)
     assert (before, process.running) == (1, 2)
     assert await handle.read_latest("run") == second
+    await handle.close()
+    process.end()
+
+
+async def test_a_process_that_does_not_read_does_not_stop_this_one(tmp_path: Path) -> None:
+    process = DriverProcess(Neighbours("support.conformance_targets:sqlite")._command())
+    handle = StdioCheckpointer(process, str(tmp_path / "store"))
+    await handle.bootstrap()
+    running = process._process
+    assert running is not None
+    running.send_signal(signal.SIGSTOP)
+    # More than a pipe holds, each of them short.
+    runs = [begin(f"run-{number}", state={"text": "x" * 1000}) for number in range(100)]
+    writes = [asyncio.create_task(handle.write(checkpoint)) for checkpoint in runs]
+    while _has_room(running):
+        await asyncio.sleep(0.01)
+    assert not any(write.done() for write in writes)
+    running.send_signal(signal.SIGCONT)
+    await asyncio.gather(*writes)
+    assert len(await handle.list_runs()) == len(runs)
     await handle.close()
     process.end()
 
