@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import fcntl
 import json
 import os
 import secrets
+import time
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -229,6 +231,30 @@ class ComparesTimes(Documents):
             return self._file(run_id).stat().st_mtime_ns
         except FileNotFoundError:
             return None
+
+
+@broken("concurrency.one_winner_at_each_step", importable=True)
+class LocksOfTheProcess(Documents):
+    """From step 5 on, a run is locked by fcntl.lockf, which keeps other processes out, and no thread of this one."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        self._ensure_ready()
+        await asyncio.to_thread(self._write, checkpoint, encode(checkpoint))
+
+    def _write(self, checkpoint: Checkpoint, record: bytes) -> None:
+        run_id = checkpoint.run_id
+        with (self._folder / "writers").open("ab") as lock:
+            shared = checkpoint.step >= 5
+            (fcntl.lockf if shared else fcntl.flock)(lock, fcntl.LOCK_EX)
+            document = _of(self._text(run_id))
+            if document.deleted:
+                raise run_deleted_error(run_id, checkpoint.step)
+            if self._judge(document, checkpoint) == "append":
+                time.sleep(0.01 if shared else 0)  # what a slow disk takes: threads meet here, whatever their luck
+                document.records[checkpoint.step] = record
+                unfinished = self._folder / f"{secrets.token_hex(8)}.tmp"
+                unfinished.write_bytes(document.text())
+                unfinished.rename(self._file(run_id))
 
 
 class _Remembers(Documents):

@@ -87,9 +87,24 @@ async def one_winner_many_handles(kit: Kit) -> None:
     await _contend([await kit.open() for _ in range(8)], 40)
 
 
-async def _contend(handles: Sequence[Handle], count: int) -> None:
+@group.check(
+    "one_winner_at_each_step",
+    "Of 6 tasks on 3 handles that write different checkpoints for one step, for 40 steps one after the other, exactly "
+    "one is acknowledged each time, and it is the one that is stored.",
+    contract="log.6, rule.4, capability.6",
+    usual_cause="A lock that the threads of a process have together, as fcntl.lockf gives it, and which any of them "
+    "loses for all by closing the file. Who comes first is seldom overtaken, so that it takes many turns to see it.",
+    needs=("concurrency.one_winner_many_handles",),
+    quick=False,
+    deadline=60,
+)
+async def one_winner_at_each_step(kit: Kit) -> None:
+    await _contend([await kit.open() for _ in range(3)], 6, steps=40)
+
+
+async def _contend(handles: Sequence[Handle], count: int, *, steps: int = 3) -> None:
     before: Checkpoint | None = None
-    for step in range(3):
+    for step in range(steps):
         plain = begin() if before is None else follow(before)
         candidates = [rival(plain, before, number + 1) for number in range(count // 2)]
         # One executor may run twice, after a copy of its machine or a fork of its process.
