@@ -11,6 +11,7 @@ from support.checkpoints import following, genesis
 from stargraph.checkpoint.driver import LookPolicy, watch_steps
 from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunTimeline, RunWatch
+from stargraph.engine import look_policy
 from stargraph.errors import StoreUnavailableError
 from stargraph.runtime import dispatch
 
@@ -105,3 +106,16 @@ async def test_what_is_no_step_is_refused() -> None:
             await anext(dispatch.watch(handle, "r", after_step=True))
         with pytest.raises(ValueError, match="limit is -1"):
             await dispatch.timeline(handle, "r", limit=-1)
+
+
+def test_the_time_between_two_looks_grows_to_its_bound() -> None:
+    policy = LookPolicy(first=0.25, longest=0.8, growth=2)
+    waits = [policy.first]
+    for _ in range(4):
+        waits.append(policy.after(waits[-1]))
+    assert waits == [0.25, 0.5, 0.8, 0.8, 0.8]
+
+
+@pytest.mark.parametrize(("seconds", "first"), [(2.0, 0.25), (0.1, 0.1), (0.0, 0.0)])
+def test_an_executor_looks_no_later_than_it_is_told(seconds: float, first: float) -> None:
+    assert look_policy(seconds) == LookPolicy(first=first, longest=seconds)

@@ -56,7 +56,7 @@ from stargraph.engine._transitions import (
     steps_of,
     tasks_of,
 )
-from stargraph.engine._watcher import WATCH_SECONDS
+from stargraph.engine._watcher import WATCH_SECONDS, look_policy
 
 __all__ = [
     "CANCEL_SECONDS",
@@ -119,6 +119,7 @@ __all__ = [
     "first_record",
     "folder_module",
     "import_failed",
+    "look_policy",
     "merge",
     "new_executor_id",
     "node_cancelled",

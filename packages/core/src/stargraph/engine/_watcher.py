@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
+from stargraph.checkpoint.driver import LookPolicy
 from stargraph.engine._log import RunLog, StoppedElsewhere
 from stargraph.errors import StoreUnavailableError
 
@@ -13,7 +14,15 @@ WATCH_SECONDS: Final = 2.0
 """The longest time between two looks of an executor, by default, in seconds."""
 
 _FIRST_SECONDS: Final = 0.25
-_GROWTH: Final = 1.5
+
+
+def look_policy(seconds: float) -> LookPolicy:
+    """Return how often the end of a run is looked at that others may append to.
+
+    Args:
+        seconds: the longest time between two looks.
+    """
+    return LookPolicy(first=min(_FIRST_SECONDS, seconds), longest=seconds)
 
 
 class LogWatcher:
@@ -30,17 +39,17 @@ class LogWatcher:
 
     def __init__(self, log: RunLog, *, seconds: float, failed: Callable[[BaseException], None]) -> None:
         self._log = log
-        self._seconds = seconds
+        self._policy = look_policy(seconds)
         self._failed = failed
         self._timer: asyncio.TimerHandle | None = None
         self._looking: asyncio.Task[None] | None = None
 
     def start(self) -> None:
         """Look from now on, until `stop`."""
-        if self._seconds:
+        if self._policy.longest:
             # Most runs end before: they pay for a timer and not for a task.
             loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(min(_FIRST_SECONDS, self._seconds), self._begin)
+            self._timer = loop.call_later(self._policy.first, self._begin)
 
     async def stop(self) -> None:
         """Look no longer."""
@@ -55,12 +64,11 @@ class LogWatcher:
         self._looking = asyncio.ensure_future(self._look())
 
     async def _look(self) -> None:
-        first = wait = min(_FIRST_SECONDS, self._seconds)
-        known = -1
+        known, wait = -1, self._policy.first
         while True:
             if self._log.known_step != known:
                 # Something was written since.
-                known, wait = self._log.known_step, first
+                known, wait = self._log.known_step, self._policy.first
             else:
                 try:
                     await self._log.look()
@@ -71,5 +79,5 @@ class LogWatcher:
                 except Exception as error:  # noqa: BLE001  # whatever it is, the engine raises it
                     self._failed(error)
                     return
-                known, wait = self._log.known_step, min(wait * _GROWTH, self._seconds)
+                known, wait = self._log.known_step, self._policy.after(wait)
             await asyncio.sleep(wait)

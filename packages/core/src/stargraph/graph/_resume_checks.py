@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from typing import Final, Literal, TypeAlias
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue
-from stargraph.engine import ForkOverrides, Plan, reachable_code, runtime_changes
+from stargraph.engine import ForkOverrides, Plan, look_policy, reachable_code, runtime_changes
 from stargraph.engine._migration import check_frontier, children_migrate, migrated, migration_for
 from stargraph.errors import CheckpointConflictError, CheckpointError, HashMismatchError, StateError
 from stargraph.ir import definition_changes
@@ -20,8 +20,6 @@ Accept: TypeAlias = Literal["runtime", "graph"]
 """A change that a resume accepts: of the code of the nodes, or of the graph."""
 
 _MIGRATE: Final = "carry the run over with a migrate block (in Python GraphBuilder.migrate)"
-_FIRST_LOOK: Final = 0.25
-_LOOK_GROWTH: Final = 1.5
 _LONGEST_SLEEP: Final = 300.0
 _PRUNED: Final = ("the steps that recorded what it was like have been pruned",)
 
@@ -277,7 +275,8 @@ async def until_due(
         look: returns the latest checkpoint if somebody else has changed what there is to wait for, or None.
         seconds: the longest time between two looks; 0 never looks.
     """
-    pause = min(_FIRST_LOOK, seconds)
+    policy = look_policy(seconds)
+    pause = policy.first
     while True:
         left = 0.0 if tail.due_at is None else (tail.due_at - datetime.now(UTC)).total_seconds()
         if left <= 0:
@@ -290,7 +289,7 @@ async def until_due(
             changed = await look()
             if changed is not None:
                 return changed
-            pause = min(pause * _LOOK_GROWTH, seconds)
+            pause = policy.after(pause)
 
 
 async def open_request(tail: Checkpoint, read_step: ReadStep) -> Literal["cancel", "pause"] | None:

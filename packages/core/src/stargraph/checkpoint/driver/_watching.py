@@ -20,6 +20,10 @@ class LookPolicy(NamedTuple):
     longest: float = 1.0
     growth: float = 1.5
 
+    def after(self, wait: float) -> float:
+        """Return the seconds until the next look, after a wait and a look that found nothing."""
+        return min(wait * self.growth, self.longest)
+
 
 QUICK: Final = LookPolicy()
 """For a store to which a look is one small read."""
@@ -49,4 +53,4 @@ async def watch_steps(
             yield step
             continue  # whoever listens may have taken a while
         await asyncio.sleep(wait)
-        wait = min(wait * policy.growth, policy.longest)
+        wait = policy.after(wait)
