@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from typing import Any
@@ -10,8 +11,8 @@ from typing import Any
 import pytest
 
 from stargraph.checkpoint.memory import MemoryCheckpointer, MemoryStore
-from stargraph.checkpoint.protocol import QueueEntry, Schedule
-from stargraph.errors import StargraphError
+from stargraph.checkpoint.protocol import Checkpoint, QueueEntry, RunPage, Schedule
+from stargraph.errors import CheckpointCorruptedError, StargraphError
 from stargraph.graph import Graph, GraphBuilder
 from stargraph.worker import Scheduler, Worker, due_times
 
@@ -155,3 +156,30 @@ async def test_a_worker_enqueues_and_executes_what_is_due() -> None:
         await worker.run()
         done = [run for run in await store.list_runs() if run.status == "done"]
         assert len(done) in (3, 4)  # a minute may have ended meanwhile
+
+
+class WithADamagedRun(MemoryCheckpointer):
+    """The run of schedule a at noon is there, and nothing of it can be read."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        if checkpoint.run_id == "a:20260304T1201Z":
+            raise CheckpointCorruptedError("it is damaged", reason="corrupted-record", run_id=checkpoint.run_id)
+        await super().write(checkpoint)
+
+    async def search(self, **filters: Any) -> RunPage:
+        if str(filters.get("run_id_prefix")).startswith("a:"):
+            raise CheckpointCorruptedError("it is damaged", reason="corrupted-record")
+        return await super().search(**filters)
+
+
+async def test_a_damaged_run_of_one_schedule_holds_up_no_other(caplog: pytest.LogCaptureFixture) -> None:
+    async with WithADamagedRun() as store:
+        for name in ("a", "b"):
+            await store.put_schedule(schedule("* * * * *", id=name))
+        scheduler, now = Scheduler({"greeter": graph}), NOON + timedelta(minutes=4)
+        found = await enqueued(store, scheduler, now)
+        due = [f"20260304T12{minute:02}Z" for minute in range(1, 5)]
+        assert found == [*(f"a:{each}" for each in due[1:]), *(f"b:{each}" for each in due)]
+        assert await enqueued(store, scheduler, now) == []
+    errors = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
+    assert [each.partition(":")[0] for each in errors] == ["schedule a, due 2026-03-04T12"]

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from cronsim import CronSim, CronSimError
 
 from stargraph.checkpoint.protocol import Checkpointer, RunSearch, Schedule, Schedules
-from stargraph.errors import CheckpointError, StargraphError, StoreUnavailableError
+from stargraph.errors import CheckpointCorruptedError, CheckpointError, StargraphError, StoreUnavailableError
 from stargraph.graph import EnqueuedRun, Graph
 
 _LOGGER: Final = logging.getLogger("stargraph.worker")
@@ -131,7 +131,10 @@ class Scheduler:
             return set()
         found: set[str] = set()
         for day in sorted({moment.date() for moment in due}):
-            page = await store.search(run_id_prefix=f"{schedule.id}:{day:%Y%m%d}T", limit=_LISTED)
+            try:
+                page = await store.search(run_id_prefix=f"{schedule.id}:{day:%Y%m%d}T", limit=_LISTED)
+            except CheckpointCorruptedError:  # one of them is damaged: each is tried
+                continue
             found.update(run.run_id for run in page.items)
         return found
 
@@ -151,6 +154,11 @@ class Scheduler:
             ]
         except StoreUnavailableError:
             raise
+        except CheckpointCorruptedError as error:
+            if error.reason != "corrupted-record":
+                raise
+            # The run is there and damaged, which is no reason to let other schedules wait; a traceback says no more.
+            _LOGGER.error("schedule %s, due %s: no run was enqueued: %s", schedule.id, due.isoformat(), error)  # noqa: TRY400
         except CheckpointError as error:
             # The run is there, made by another version of the graph or with other inputs, or it was deleted.
             if error.reason not in ("run-exists", "run-deleted", "pruned"):
