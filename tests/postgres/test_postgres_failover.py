@@ -35,7 +35,7 @@ async def test_history_that_an_asynchronous_standby_lacks_is_reported_as_lost(
     primary: LocalServer, standby: LocalServer, dsn: str
 ) -> None:
     run = chain(6)
-    async with PostgresCheckpointer(dsn) as checkpointer:
+    async with PostgresCheckpointer(dsn, timeout=200) as checkpointer:
         await checkpointer.write_many(run[:3])
         await caught_up(primary, standby)
         standby.kill()
@@ -64,7 +64,7 @@ async def test_a_synchronous_standby_has_all_that_was_acknowledged(
         await asyncio.sleep(0.02)
     await sql.close()
     run = chain(6)
-    async with PostgresCheckpointer(dsn) as checkpointer:
+    async with PostgresCheckpointer(dsn, timeout=200) as checkpointer:
         for checkpoint in run[:4]:
             await checkpointer.write(checkpoint)
         primary.kill()
