@@ -87,6 +87,38 @@ async def test_the_state_itself_is_an_update_without_what_a_node_takes_out_of_it
     assert run.state == {"n": 2, "notes": ["a"]}
 
 
+@pytest.mark.parametrize(
+    ("node", "parts", "doubled", "isolation"),
+    [
+        ("replaced", [], "'notes'", "thread"),
+        ("replaced", ["p"], "'notes', 'parts'", "thread"),
+        ("replaced", ["p"], "'notes', 'parts'", "process"),
+        ("appended_in_place", [], "'notes'", "thread"),
+        ("tuple_of_the_state", ["p"], "'parts'", "thread"),
+        ("tuple_of_the_state", [], None, "thread"),
+        ("moved_between_fields", ["p"], None, "thread"),
+    ],
+)
+@pytest.mark.parametrize("state", ["Notes", "NotesModel", "NotesDict"])
+async def test_a_list_of_the_state_is_not_added_to_itself(
+    store: MemoryCheckpointer, state: str, node: str, parts: list[str], doubled: str | None, isolation: str
+) -> None:
+    text = (
+        f'state_class: "support.reduced_states:{state}"\n'
+        f'nodes: [{{id: a, kind: "support.reduced_states:{node}", isolation: {isolation}}}]'
+    )
+    given = {"n": 1, "notes": ["a"], "parts": parts}
+    run = await graph(text).start(checkpointer=store, run_id="r", inputs=given)
+    summary = await run.start()
+    if doubled is None:
+        assert summary.status == "done", summary.error
+        return
+    assert summary.error is not None
+    assert summary.error.reason == "not-an-update"
+    assert f"node 'a' returned a list that it was given, which would add {doubled} to itself" in summary.error.message
+    assert summary.stored_state == given
+
+
 async def test_a_cancelled_run_starts_no_sync_node_that_waited_for_a_thread(store: MemoryCheckpointer) -> None:
     gated_nodes.started.clear()
     gated_nodes.released.clear()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections import deque
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from functools import partial
@@ -205,3 +205,43 @@ def fails(state: Any) -> dict[str, Any]:
     if not UPDATES:
         raise RuntimeError("not yet")
     return step(state)
+
+
+@dataclass
+class Notes:
+    n: int = 0
+    notes: Annotated[list[str], append] = field(default_factory=lambda: ["a"])
+    parts: Annotated[tuple[str, ...], add] = ()
+
+
+class NotesModel(BaseModel):
+    n: int = 0
+    notes: Annotated[list[str], append] = ["a"]
+    parts: Annotated[tuple[str, ...], add] = ()
+
+
+class NotesDict(TypedDict):
+    n: int
+    notes: Annotated[list[str], append]
+    parts: Annotated[tuple[str, ...], add]
+
+
+def replaced(state: Any) -> Any:
+    if isinstance(state, dict):
+        return {**state, "n": 2}
+    return state.model_copy(update={"n": 2}) if isinstance(state, BaseModel) else replace(state, n=2)
+
+
+def appended_in_place(state: Any) -> dict[str, Any]:
+    notes = state["notes"] if isinstance(state, dict) else state.notes
+    notes.append("b")
+    return {"notes": notes}
+
+
+def tuple_of_the_state(state: Any) -> dict[str, Any]:
+    return {"parts": state["parts"] if isinstance(state, dict) else state.parts}
+
+
+def moved_between_fields(state: Any) -> dict[str, Any]:
+    notes = state["notes"] if isinstance(state, dict) else state.notes
+    return {"notes": [*notes], "parts": tuple(notes)}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections import deque
 from collections.abc import Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
@@ -33,6 +34,10 @@ class Start(NamedTuple):
 
     state: Mapping[str, JsonValue | EncodedValue]
     update: Mapping[str, JsonValue | EncodedValue]
+
+
+_LISTS: Final = (list, tuple, deque)
+"""What is one object only if it was handed on: equal texts and small numbers may be."""
 
 
 class StateSpec:
@@ -307,7 +312,10 @@ class StateSpec:
         return update if self.fields is None else self._named(update, f"node {node!r} returned")
 
     def refuse_given(self, returned: object, given: object, node: str) -> None:
-        """Refuse the very state that a node was given as its update, if fields of it would be added to themselves.
+        """Refuse what a node was given as its update, if it would be added to itself.
+
+        It is the state itself, or the very list of a field, as after `state.notes.append(…)` and in a copy of the state
+        by `dataclasses.replace` or `{**state}`. A text or a number may be the same object by chance.
 
         Args:
             returned: what the node returned.
@@ -316,13 +324,20 @@ class StateSpec:
         Raises:
             StateError: it is the same object, and a field has the reducer `append` or `add`.
         """
-        if returned is not given or self.fields is None:
+        adding = [name for name, field in (self.fields or {}).items() if field.reducer in ("append", "add")]
+        if not adding or returned is None:
             return
         # A node may have taken a field out of the dict, or of what is set on the model.
-        doubled = [name for name in self.update_of(returned, node) if self.fields[name].reducer in ("append", "add")]
+        update = self.update_of(returned, node)
+        doubled = [
+            name
+            for name in adding
+            if name in update and (returned is given or _is_given_list(update[name], given, name))
+        ]
         if doubled:
+            what = "the state" if returned is given else "a list"
             raise StateError(
-                f"node {node!r} returned the state that it was given, which would add {_listed(doubled)} to itself",
+                f"node {node!r} returned {what} that it was given, which would add {_listed(doubled)} to itself",
                 reason="not-an-update",
                 hint="Return only what is new, as a dict of the fields that the node updates.",
                 path=f"state.{doubled[0]}",
@@ -553,6 +568,12 @@ def _undeclared(checkpoint: Checkpoint, what: str, path: str) -> StateError:
         hint="Declare the field again, or carry the run over with a migrate block.",
         path=path,
     )
+
+
+def _is_given_list(value: object, given: object, name: str) -> bool:
+    """Return whether a value is the very list, with anything in it, that a field of the given state holds."""
+    held = given.get(name) if isinstance(given, Mapping) else getattr(given, name, None)
+    return value is held and isinstance(value, _LISTS) and bool(value)
 
 
 def _listed(names: list[str]) -> str:
