@@ -127,6 +127,8 @@ BAD_CALLS: dict[str, tuple[tuple[str, ...], int, list[str]]] = {
     "a tag without a name": ((*RUN, "--tag", "=x"), 2, ["'=x'", "--tag name=value"]),
     "missing inputs file": ((*RUN, "--inputs", "no.json"), 2, ["--inputs no.json", "No such file"]),
     "inputs file is a directory": ((*RUN, "--inputs", "."), 2, ["--inputs .", "directory"]),
+    "inputs file is empty": ((*RUN, "--inputs", "empty.yaml"), 2, ["empty.yaml: it is empty", "leave out --inputs"]),
+    "inputs file has only comments": ((*RUN, "--inputs", "notes.yaml"), 2, ["notes.yaml: it is empty"]),
     "inputs file is a list": ((*RUN, "--inputs", "list.yaml"), 2, ["list.yaml", "mapping"]),
     "inputs file is not json": ((*RUN, "--inputs", "bad.json"), 2, ["bad.json", "line 1 column"]),
     "inputs file is not yaml": ((*RUN, "--inputs", "bad.yaml"), 2, ["bad.yaml:2:", "YAML"]),
@@ -161,6 +163,8 @@ FOUND_WITH_THE_STORE_OPEN = {"a huge integer"}
 def test_a_bad_call(folder: Folder, case: str) -> None:
     words, code, expected = BAD_CALLS[case]
     folder.write("list.yaml", "[1, 2]\n")
+    folder.write("empty.yaml", "\n")
+    folder.write("notes.yaml", "# count: 1\n")
     folder.write("bad.json", "{count: 1}")
     folder.write("bad.yaml", "count: [1\n")
     folder.write("wrong.yaml", "count: many\n")

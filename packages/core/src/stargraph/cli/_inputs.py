@@ -234,6 +234,8 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _read_mapping(file: str) -> dict[str, JsonValue]:
     name = "stdin" if file == "-" else file
     text = read_text(file, "--inputs", "a YAML or JSON file")
+    if all(not line.strip() or line.lstrip().startswith("#") for line in text.splitlines()):
+        raise _refused(f"{name}: it is empty", "Write a line `name: value` for each input, or leave out --inputs.")
     try:
         inputs = parse_json(text)
     except _NotJson as error:
