@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from functools import partial
 from typing import Final
 
 from stargraph.checkpoint.conformance._compare import same, same_runs
-from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, together
+from stargraph.checkpoint.conformance._expect import Violation, attempt, error_line, expect, settled, together
 from stargraph.checkpoint.conformance._handle import Handle, naming
 from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._linearizability import Call, violation
@@ -139,7 +140,7 @@ def _twin(plain: Checkpoint, before: Checkpoint | None, number: int) -> Checkpoi
 
 @group.check(
     "one_winner_each_of_many_runs",
-    "Of two tasks that write different checkpoints for one step, in each of 300 runs at once on one handle, exactly "
+    "Of two tasks that write different checkpoints for one step, in each of 140 runs at once on one handle, exactly "
     "one is acknowledged, and it is the one that is stored.",
     contract="log.6, rule.4",
     usual_cause="A handle has a lock for each run, but for so many at most: one is thrown away while it is held, and "
@@ -150,9 +151,10 @@ def _twin(plain: Checkpoint, before: Checkpoint | None, number: int) -> Checkpoi
 )
 async def one_winner_each_of_many_runs(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
-    pairs = [[begin(f"run-{number}", executor_id=executor_id(twin)) for twin in (1, 2)] for number in range(300)]
-    writes = [handle.write(pair[twin]) for twin in (0, 1) for pair in pairs]
-    outcomes = await together(*map(attempt, writes))
+    pairs = [[begin(f"run-{number}", executor_id=executor_id(twin)) for twin in (1, 2)] for number in range(140)]
+    # A server that is busy with all of them may say of some that their outcome is unknown.
+    writes = [settled(partial(handle.write, pair[twin])) for twin in (0, 1) for pair in pairs]
+    outcomes = await together(*writes)
     for number, pair in enumerate(pairs):
         what = f"two different steps 0 of {pair[0].run_id!r}, beside those of {len(pairs)} other runs"
         refusals = (outcomes[number], outcomes[len(pairs) + number])
