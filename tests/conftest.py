@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from itertools import islice
 
 import pytest
@@ -33,6 +34,10 @@ os.environ["PYTHONDONTWRITEBYTECODE"] = "1"
 sys.dont_write_bytecode = False
 
 
+# What a terminal or a CI service sets; the commands that tests run would print what these say.
+TERMINAL_VARIABLES = ("NO_COLOR", "FORCE_COLOR", "PY_COLORS", "COLUMNS", "LINES", "TZ")
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--seed", type=int, help=f"of the tests that torture stores; the same as {SEED_VARIABLE}")
 
@@ -40,7 +45,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     if "PYTEST_XDIST_WORKER" not in os.environ:
         _compile_sources()
-    if "PYTEST_XDIST_WORKER" in os.environ or not config.getoption("numprocesses", None):
+    if _runs_tests(config):
         _keep_what_is_left(config)
     # A shell ignores SIGINT in what it starts in the background, and the programs that tests interrupt inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -48,6 +53,19 @@ def pytest_configure(config: pytest.Config) -> None:
     seed = config.getoption("--seed")
     if seed is not None:
         os.environ[SEED_VARIABLE] = str(seed)
+
+
+def _runs_tests(config: pytest.Config) -> bool:
+    """Return whether this process runs the tests itself, and does not only hand them out."""
+    return "PYTEST_XDIST_WORKER" in os.environ or not config.getoption("numprocesses", None)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    # Not before: pytest itself has looked at them by now.
+    if _runs_tests(session.config):
+        for name in TERMINAL_VARIABLES:
+            os.environ.pop(name, None)
+        time.tzset()
 
 
 def _compile_sources() -> None:
@@ -95,3 +113,12 @@ def pytest_collection_finish() -> None:
 
 def pytest_report_header() -> str:
     return f"seed of the torture: {short_seed()}"
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, exitstatus: int | pytest.ExitCode, config: pytest.Config
+) -> None:
+    # The header says it too, but `-q` leaves that out.
+    if exitstatus not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED):
+        seed = config.getoption("randomly_seed", None)
+        terminalreporter.write_line(f"the same order again: --randomly-seed={seed}")
