@@ -148,9 +148,12 @@ UPDATE {schema}.queued SET reserved_by = $2, reserved_until = now() + make_inter
 WHERE run_id = ANY ($1::text[])
 """
 
+# Whoever holds one of these rows appends a step, which frees the run.
 _FREE: Final = """
-UPDATE {schema}.queued SET reserved_by = NULL, reserved_until = NULL
-WHERE run_id = ANY ($1::text[]) AND reserved_by = $2
+WITH freed AS (
+    SELECT run_id FROM {schema}.queued WHERE run_id = ANY ($1::text[]) AND reserved_by = $2 FOR UPDATE SKIP LOCKED
+)
+UPDATE {schema}.queued AS q SET reserved_by = NULL, reserved_until = NULL FROM freed WHERE q.run_id = freed.run_id
 """
 
 _SUMMARIES: Final = """
