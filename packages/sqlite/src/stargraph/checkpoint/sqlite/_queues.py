@@ -137,7 +137,7 @@ class SQLiteFleet:
         known = [run.run_id for run in self._store.damaged]
         found = await self._store.read(partial(_look, claim=claim, known=known))
         if claim.reserve and found.runs:
-            found = await self._change(_Claimed(claim, known))
+            found = await self._change(_Claimed(claim, [run.run_id for run in found.damaged]))
         self._store.damaged = tuple(found.damaged)
         return found.runs
 
