@@ -66,6 +66,7 @@ class MemoryQueues:
     ) -> None:
         self._lock = lock
         self._summaries = summaries
+        self._met_damage = False
         self._reservations: dict[str, _Reservation] = {}
         self._limits: dict[str, QueueLimits] = {}
         self._handed_out: dict[str, deque[float]] = {}
@@ -75,7 +76,9 @@ class MemoryQueues:
     async def claim(self, claim: Claim) -> list[RunSummary]:
         """Return runs that can go on now, and reserve them."""
         async with self._turn():
-            runs = [run for run in self._summaries()[0] if queue_state(run) is not None]
+            readable, damaged = self._summaries()
+            self._met_damage = bool(damaged)
+            runs = [run for run in readable if queue_state(run) is not None]
             self._forget_reservations(runs)
             living = {
                 process_id
@@ -100,9 +103,9 @@ class MemoryQueues:
             return found
 
     async def damaged(self) -> list[DamagedRun]:
-        """Return the runs that no claim hands out, since they cannot be read."""
+        """Return the runs that no claim hands out, since they cannot be read; none if the latest one met none."""
         async with self._turn():
-            return self._summaries()[1]
+            return self._summaries()[1] if self._met_damage else []
 
     async def counts(self) -> list[QueueCounts]:
         """Return how the runs of each queue stand."""
