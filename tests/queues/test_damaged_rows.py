@@ -7,6 +7,7 @@ import contextlib
 import io
 import logging
 import sqlite3
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from support.places import Place, PostgresPlace, S3Place, SQLitePlace
 from support.postgres_target import connection_to
 from support.workers import graph, until, worker
 
-from stargraph.checkpoint.driver import QueueDamage, model_from_json, presence_from_json
+from stargraph.checkpoint.driver import Claim, DamagedRun, QueueDamage, model_from_json, presence_from_json
 from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import (
     Checkpointer,
     Presence,
@@ -30,9 +32,12 @@ from stargraph.checkpoint.protocol import (
     Schedules,
 )
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
-from stargraph.errors import CheckpointCorruptedError
+from stargraph.checkpoint.sqlite import _queues as sqlite_queues
+from stargraph.errors import CheckpointCorruptedError, StoreUnavailableError
 from stargraph.transfer import export_runs, import_runs
-from stargraph.worker._metrics import prometheus_text
+from stargraph.worker._claims import Claims
+from stargraph.worker._metrics import WorkerMetrics, prometheus_text
+from stargraph.worker._versions import Versions
 
 DAMAGE = b'{"damaged": true}'
 NOW = datetime(2026, 3, 4, 12, tzinfo=UTC)
@@ -131,9 +136,10 @@ async def damaged_runs(store: Checkpointer) -> list[str]:
     return sorted(run.run_id for run in await store.damaged_runs())
 
 
-async def claimed(store: Checkpointer, **arguments: Any) -> list[str]:
+async def claimed(store: Checkpointer, *, reserve: float = 3600.0, **arguments: Any) -> list[str]:
+    """Claim runs; what is reserved stays so for the whole test, however long it takes."""
     assert isinstance(store, RunQueue)
-    return [run.run_id for run in await store.claimable("f" * 16, ("default",), **arguments)]
+    return [run.run_id for run in await store.claimable("f" * 16, ("default",), reserve=reserve, **arguments)]
 
 
 @pytest.mark.parametrize("limits", [None, QueueLimits(concurrency=2), QueueLimits(rate=2, period=1000)])
@@ -181,6 +187,55 @@ async def test_a_claim_reserves_nothing_that_is_damaged(place: Place) -> None:
             assert await claimed(other, limit=9) == [*DAMAGED, "b"]
 
 
+async def test_a_claim_that_frees_what_is_damaged_waits_for_nobody(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with place.open() as store:
+        if not isinstance(store, PostgresCheckpointer):
+            return  # the others reserve nothing that is damaged
+        await enqueue_damaged(place, store)
+        fleet: Any = store._fleet()
+        fetch = fleet._connections.fetch
+        async with connection_to(place.url) as (connection, schema), connection.transaction():
+
+            async def after_an_append(sql: str, *parameters: Any) -> Any:
+                if sql == fleet._sql["free"]:
+                    await connection.execute(f"SELECT FROM {schema}.queued WHERE run_id = 'd0' FOR UPDATE")
+                    locked.append("d0")
+                return await fetch(sql, *parameters)
+
+            locked: list[str] = []
+            monkeypatch.setattr(fleet._connections, "fetch", after_an_append)
+            async with asyncio.timeout(60):
+                assert await claimed(store, limit=1) == ["a"]
+            assert locked == ["d0"]
+
+
+async def test_a_claim_does_not_find_out_again_what_is_damaged_while_it_holds_the_lock(
+    file: SQLitePlace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    choose = sqlite_queues._choose
+    left_out: list[int] = []
+
+    def noted(connection: sqlite3.Connection, claim: Claim, damaged: Any, *arguments: Any, **more: Any) -> list[str]:
+        left_out.append(len(damaged))
+        return choose(connection, claim, damaged, *arguments, **more)
+
+    monkeypatch.setattr(sqlite_queues, "_choose", noted)
+    async with SQLiteCheckpointer(file.path) as store:
+        await enqueue_damaged(file, store)
+        assert await claimed(store, limit=1) == ["a"]
+    assert left_out == [0, 1, 2, 3, 3]
+
+
+async def test_nothing_is_read_again_of_a_store_in_memory_that_is_not_damaged(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with MemoryCheckpointer() as store:
+        await graph.enqueue(store, {"n": 1}, run_id="a")
+        assert await claimed(store, limit=1) == ["a"]
+        monkeypatch.setattr(store._store.queues, "_summaries", None)
+        assert await damaged_runs(store) == []
+
+
 async def test_a_damaged_run_that_was_deleted_is_damaged_no_more(place: Place) -> None:
     async with place.open() as store:
         await enqueue_damaged(place, store)
@@ -224,6 +279,66 @@ async def test_damaged_limits_of_one_queue_stop_no_other(file: SQLitePlace, capl
         assert (await worker(store, queues=("mail",)).run()).executions == {"done": 1}
     said = [record.getMessage() for record in caplog.records if record.levelno == logging.ERROR]
     assert [each.partition(":")[0] for each in said] == 2 * ["queue mail is left aside until it can be read again"]
+
+
+async def test_damaged_limits_are_logged_once_also_while_another_queue_fills_the_worker(
+    file: SQLitePlace, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING, "stargraph.worker")
+    async with SQLiteCheckpointer(file.path) as store:
+        await store.set_limits("mail", QueueLimits(concurrency=1))
+        await damage(file, "limits", "limits")
+        claims = claims_of(store, "default", "mail")
+        assert await taken(claims, room=1) == []
+        for run_id in ("a", "b"):
+            await graph.enqueue(store, {"n": 1}, run_id=run_id)
+        # There is no room left to ask mail for.
+        assert await taken(claims, room=1) == ["a"]
+        assert claims._metrics.damaged == 1
+        await store.set_limits("mail", None)
+        assert await taken(claims, room=1) == ["b"]
+        assert claims._metrics.damaged == 0
+    said = [record.getMessage().partition(" left aside ")[0] for record in caplog.records]
+    assert said == ["queue mail is", "queue mail is not"]
+
+
+async def test_what_was_taken_is_executed_although_the_store_then_goes_away() -> None:
+    class Away(MemoryCheckpointer):
+        async def damaged_runs(self) -> list[DamagedRun]:
+            raise StoreUnavailableError("it is away", reason="store-unavailable")
+
+    async with Away() as store:
+        claims = claims_of(store, "default")
+        with pytest.raises(StoreUnavailableError):
+            await taken(claims, room=1)
+        await graph.enqueue(store, {"n": 1}, run_id="a")
+        assert await taken(claims, room=1) == ["a"]
+
+
+async def test_what_was_taken_of_one_queue_is_executed_although_the_store_then_goes_away() -> None:
+    class Away(MemoryCheckpointer):
+        async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+            if len(queues) > 1:
+                raise CheckpointCorruptedError("one of them is damaged", reason="corrupted-record")
+            if queues == ("mail",):
+                raise StoreUnavailableError("it is away", reason="store-unavailable")
+            return await super().claimable(process_id, queues, **arguments)
+
+    async with Away() as store:
+        claims = claims_of(store, "default", "mail")
+        with pytest.raises(StoreUnavailableError):
+            await taken(claims, room=2)
+        await graph.enqueue(store, {"n": 1}, run_id="a")
+        assert await taken(claims, room=2) == ["a"]
+
+
+def claims_of(store: Checkpointer, *queues: str) -> Claims:
+    versions = Versions(graph, ())
+    return Claims(store, "f" * 16, queues, versions, silent_after=3600.0, metrics=WorkerMetrics())
+
+
+async def taken(claims: Claims, *, room: int) -> list[str]:
+    return [claim.run.run_id for claim in await claims.take(room, ())]
 
 
 async def test_a_worker_begins_beside_a_damaged_process(file: SQLitePlace) -> None:

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 from stargraph.checkpoint.driver import QueueDamage
 from stargraph.checkpoint.protocol import Checkpointer, GraphVersion, RefusedVersion, RunQueue, RunSummary
 from stargraph.engine import facts
-from stargraph.errors import CheckpointCorruptedError
+from stargraph.errors import CheckpointCorruptedError, StoreUnavailableError
 from stargraph.worker._damage import DamageLog
 from stargraph.worker._execution import LOGGER
 from stargraph.worker._metrics import WorkerMetrics
@@ -93,7 +93,6 @@ class Claims:
         """
         now = time.monotonic()
         self._refused = {run: (step, until) for run, (step, until) in self._refused.items() if until > now}
-        self._damaged_queues = {}
         # What a process took and did not begin with is free when it counts as gone, like what it executed.
         found = await self._claimable(room, fits=self._versions.all, reserve=self._silent_after)
         claims = [
@@ -103,10 +102,14 @@ class Claims:
             and not self._is_refused(run)
             and (loaded := self._versions.exact(run)) is not None
         ]
-        if len(found) < room and now - self._looked >= _LOOK_SECONDS:
-            self._looked = now
-            claims += await self._take_other_versions(room - len(found), running)
-        await self._note_damage()
+        try:
+            if len(found) < room and now - self._looked >= _LOOK_SECONDS:
+                self._looked = now
+                claims += await self._take_other_versions(room - len(found), running)
+            await self._note_damage()
+        except StoreUnavailableError:
+            if not claims:  # what was taken is reserved, and nobody else would execute it for a while
+                raise
         return claims
 
     def refuse(self, run_id: str, step: int) -> None:
@@ -151,6 +154,10 @@ class Claims:
                     silent_after=self._silence(),
                     reserve=reserve,
                 )
+            except StoreUnavailableError:
+                if not found:
+                    raise
+                break
             except CheckpointCorruptedError as error:
                 if error.reason != "corrupted-record":  # the whole store is damaged
                     raise
@@ -158,6 +165,11 @@ class Claims:
                     self._damaged_queues[queues[0]] = error.message
                 else:
                     asked = [(queue,) for queue in queues]
+            else:
+                # One that is not asked, since there is no room left, stays what it was.
+                self._damaged_queues = {
+                    queue: why for queue, why in self._damaged_queues.items() if queue not in queues
+                }
         return found
 
     async def _note_damage(self) -> None:
