@@ -27,8 +27,8 @@ test: setup
 	@$(PYTEST) -m "not slow and not thorough" $(PYTEST_ARGS)
 
 # Runs those that take longer: servers that are killed, full runs of the kit, processes, short rounds of the torture. They wait so much
-# that three processes leave a fifth of two cores idle, so there are two for each core.
-test-thorough: PROCESSES = $(shell $(PYTHON) -c "import os; print(2 * (os.cpu_count() or 1))")
+# that three processes leave a fifth of two cores idle, so there are two for each core that this process may use.
+test-thorough: PROCESSES = $(shell $(PYTHON) -c "import os; print(2 * len(getattr(os, 'sched_getaffinity', lambda _: range(os.cpu_count() or 1))(0)))")
 test-thorough: setup
 	@$(PYTEST) -m "thorough and not slow" $(PYTEST_ARGS)
 
