@@ -97,6 +97,8 @@ async def test_the_state_itself_is_an_update_without_what_a_node_takes_out_of_it
         ("tuple_of_the_state", ["p"], "'parts'", "thread"),
         ("tuple_of_the_state", [], None, "thread"),
         ("moved_between_fields", ["p"], None, "thread"),
+        ("new_list_in_the_state", ["p"], None, "thread"),
+        ("new_list_in_the_state", ["p"], None, "process"),
     ],
 )
 @pytest.mark.parametrize("state", ["Notes", "NotesModel", "NotesDict"])

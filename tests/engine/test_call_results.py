@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 import functools
+import itertools
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
@@ -19,6 +20,7 @@ from support.graphs import graph
 from support.memory import Killed, MemoryCheckpointer
 from typing_extensions import TypedDict
 
+from stargraph.engine._results import ResultType
 from stargraph.errors import CallError
 from stargraph.graph import Context, Run
 
@@ -299,6 +301,14 @@ async def test_a_changed_type_drops_nothing_of_what_is_recorded(
         assert summary.error is not None
         assert (summary.error.reason, shown) == ("wrong-type", [made])
         assert f"any more: it has no {lost!r}" in summary.error.message
+
+
+def test_a_set_may_be_written_in_another_order() -> None:
+    """Another process hashes texts otherwise."""
+    result_type = ResultType(set[tuple[str, ...]])
+    stored = [["a"], ["b", "c"], ["d", "e", "f"]]
+    for order in itertools.permutations(stored):
+        assert result_type.load(list(order), "x") == {("a",), ("b", "c"), ("d", "e", "f")}
 
 
 @pytest.mark.parametrize("returns", [7, "Receipt", Callable[[], int], Literal["a"]])

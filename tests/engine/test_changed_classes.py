@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid4
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, Field, model_validator
 from support.memory import MemoryCheckpointer
 from typing_extensions import TypedDict
 
@@ -76,6 +78,40 @@ class InADict:
     ok: bool | None = None
 
 
+class Sum(BaseModel):
+    """Calls the amount by another name, and reads it by its former one."""
+
+    name: str = "a"
+    sum: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _renamed(cls, value: Any) -> Any:
+        if not isinstance(value, dict) or "amount" not in value:
+            return value
+        return {**{name: part for name, part in value.items() if name != "amount"}, "sum": value["amount"]}
+
+
+@dataclass
+class Moved:
+    one: Sum = field(default_factory=Sum)
+    many: list[Sum] = field(default_factory=list)
+    named: dict[str, list[Sum]] = field(default_factory=dict)
+    ok: bool | None = None
+
+
+class Keyed(Less):
+    key: UUID = Field(default_factory=uuid4)
+
+
+@dataclass
+class Made:
+    one: Keyed = field(default_factory=Keyed)
+    many: list[Old] = field(default_factory=list)
+    named: dict[str, list[Old]] = field(default_factory=dict)
+    ok: bool | None = None
+
+
 DROPPED = {InAField: "one.amount", InAList: "many[0].amount", InADict: "named.x[0].amount"}
 
 
@@ -107,6 +143,24 @@ async def test_a_resume_drops_nothing_inside_a_field(store: MemoryCheckpointer, 
             await use(accept=("graph", "runtime"))
         assert (refused.value.reason, refused.value.path) == ("unknown-field", f"state.{DROPPED[state]}")
     assert store.events("r")[2:] == []
+
+
+@pytest.mark.parametrize("amount", [7, 0], ids=["value", "default"])
+async def test_what_a_validator_moves_is_not_dropped(store: MemoryCheckpointer, amount: int) -> None:
+    old = Graph(asking(Before))
+    given = {"one": {"name": "b", "amount": amount}, "many": [], "named": {"x": [{"amount": amount}]}}
+    await (await old.start(checkpointer=store, run_id="r", inputs=given)).start()
+    run = await Graph(asking(Moved)).start(checkpointer=store, run_id="r")
+    state = (await run.resume(accept=("graph", "runtime"))).state
+    assert (state.one, state.named) == (Sum(name="b", sum=amount), {"x": [Sum(sum=amount)]})
+
+
+async def test_a_part_is_dropped_also_beside_what_a_factory_makes(store: MemoryCheckpointer) -> None:
+    await waiting(store)
+    run = await Graph(asking(Made)).start(checkpointer=store, run_id="r")
+    with pytest.raises(StateError) as refused:
+        await run.resume(accept=("graph", "runtime"))
+    assert refused.value.path == "state.one.amount"
 
 
 @pytest.mark.parametrize("state", DROPPED, ids=lambda state: state.__name__)

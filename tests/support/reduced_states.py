@@ -242,6 +242,14 @@ def tuple_of_the_state(state: Any) -> dict[str, Any]:
     return {"parts": state["parts"] if isinstance(state, dict) else state.parts}
 
 
+def new_list_in_the_state(state: Any) -> dict[str, Any]:
+    if isinstance(state, dict):
+        state["notes"] = ["b"]
+        return {"notes": state["notes"]}
+    state.notes = ["b"]
+    return {"notes": state.notes}
+
+
 def moved_between_fields(state: Any) -> dict[str, Any]:
     notes = state["notes"] if isinstance(state, dict) else state.notes
     return {"notes": [*notes], "parts": tuple(notes)}

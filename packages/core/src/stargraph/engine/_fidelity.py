@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections import defaultdict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from datetime import datetime, time, tzinfo
 from decimal import Decimal
@@ -90,26 +90,61 @@ def difference(old: object, new: object) -> Difference | None:
     return _of_objects(old, new)
 
 
-def dropped(stored: JsonValue, kept: JsonValue) -> str | None:
-    """Return the path to the first part of a stored value that is not in what a changed class keeps of it, or None.
+def dropped(stored: JsonValue, kept: JsonValue, read: Callable[[JsonValue], JsonValue]) -> str | None:
+    """Return the path to the first part of a stored value that a changed class drops, or None.
 
-    A member or an item counts, not a value that the class writes in another way.
+    A member or an item counts, not a value that the class writes in another way. It is dropped if the class makes the
+    same of whatever stands in its place: a validator may have moved it, and a set is written in any order.
 
     Args:
         stored: the value.
         kept: what is stored of it when the class has read it.
+        read: returns that for a value, or raises what the class does.
     """
+    is_steady: bool | None = None
+    looked_at = set()
+    for path in _missing(stored, kept):
+        # All items of a list are of one kind, most often.
+        kind = tuple(part for part in path if isinstance(part, str))
+        if kind in looked_at:
+            continue
+        looked_at.add(kind)
+        if is_steady is None:
+            is_steady = read(stored) == kept
+        # Two reads differ by what a factory makes: then no effect shows.
+        if not is_steady or _is_ignored(path, stored, kept, read):
+            return "".join(map(path_part, path))
+    return None
+
+
+def _missing(stored: JsonValue, kept: JsonValue) -> Iterator[tuple[str | int, ...]]:
+    """Yield the paths to what is in one value and not in another one."""
     if isinstance(stored, dict) and isinstance(kept, dict):
         for name, value in stored.items():
-            lost = dropped(value, kept[name]) if name in kept else ""
-            if lost is not None:
-                return path_part(name) + lost
+            for path in _missing(value, kept[name]) if name in kept else [()]:
+                yield (name, *path)
     if isinstance(stored, list) and isinstance(kept, list):
         for index, value in enumerate(stored):
-            lost = dropped(value, kept[index]) if index < len(kept) else ""
-            if lost is not None:
-                return path_part(index) + lost
-    return None
+            for path in _missing(value, kept[index]) if index < len(kept) else [()]:
+                yield (index, *path)
+
+
+def _is_ignored(
+    path: tuple[str | int, ...], stored: JsonValue, kept: JsonValue, read: Callable[[JsonValue], JsonValue]
+) -> bool:
+    try:
+        return bool(read(_replaced(stored, path)) == kept)
+    except Exception:  # noqa: BLE001  # validators of users raise what they like, and have looked at it
+        return False
+
+
+def _replaced(value: Any, path: tuple[str | int, ...]) -> JsonValue:
+    """Return a copy of a value with another one at a path, which no type but the widest takes."""
+    if not path:
+        return {"": [{"another": "value"}]}
+    changed = value.copy()
+    changed[path[0]] = _replaced(value[path[0]], path[1:])
+    return changed
 
 
 def _of_objects(old: object, new: object) -> Difference | None:

@@ -63,14 +63,14 @@ def _update(graph: RemoteGraph, node_id: str, state: bytes, context: Context) ->
     spec, node_of = _loaded(graph.document, graph.modules)
     node = node_of(node_id)
     _check_code({f"node {node_id!r}": node.code, **spec.code()}, graph, node_id)
-    given = spec.parse(state, "state")
-    returned = node.call(given, context)()
+    given = spec.given(spec.parse(state, "state"))
+    returned = node.call(given.state, context)()
     if inspect.isawaitable(returned):
         # No loop runs in this thread.
         returned = asyncio.run(_awaited(returned))
-    spec.refuse_given(returned, given, node_id)
-    update = spec.record(spec.update_of(returned, node_id), state)
-    return {name: encoded.value for name, encoded in update.items()}
+    update = spec.update_of(returned, node_id)
+    spec.refuse_given(returned, update, given, node_id)
+    return {name: encoded.value for name, encoded in spec.record(update, state).items()}
 
 
 async def _awaited(work: Awaitable[object]) -> object:

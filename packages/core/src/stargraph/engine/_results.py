@@ -110,17 +110,23 @@ class ResultType:
         if self._adapter is None:
             return copy_json(stored)
         try:
-            result = self._adapter.validate_json(orjson.dumps(stored))
-            kept = orjson.loads(self._adapter.dump_json(result, warnings=False, round_trip=True))
+            result, kept = self._read(self._adapter, stored)
         except ValidationError as error:
             complaint = error.errors(include_url=False, include_input=False)[0]["msg"]
             raise self._is_other_now(path, complaint) from None
         except PydanticSerializationError as error:
             raise self._is_other_now(path, str(error)) from None
-        lost = dropped(stored, kept)
+        adapter = self._adapter
+        lost = dropped(stored, kept, lambda other: self._read(adapter, other)[1])
         if lost is not None:
             raise self._is_other_now(path, f"it has no {lost.removeprefix('.')!r}")
         return result
+
+    @staticmethod
+    def _read(adapter: TypeAdapter[Any], stored: JsonValue) -> tuple[Any, JsonValue]:
+        """Return what the type makes of a stored value, and what would be stored of that."""
+        result = adapter.validate_json(orjson.dumps(stored))
+        return result, orjson.loads(adapter.dump_json(result, warnings=False, round_trip=True))
 
     def _is_other_now(self, path: str, why: str) -> StateError:
         return StateError(

@@ -36,6 +36,18 @@ class Start(NamedTuple):
     update: Mapping[str, JsonValue | EncodedValue]
 
 
+class Given(NamedTuple):
+    """The state that a node is given.
+
+    Attributes:
+        state: the object, which the node may change.
+        lists: what it held, before the node ran, in fields with the reducer `append` or `add`.
+    """
+
+    state: object
+    lists: Mapping[str, object]
+
+
 _LISTS: Final = (list, tuple, deque)
 """What is one object only if it was handed on: equal texts and small numbers may be."""
 
@@ -67,6 +79,8 @@ class StateSpec:
             self._from_schema(document.id, document.state_schema)
         elif document.state_class is not None:
             self._from_class(document.state_class)
+        fields: dict[str, StateField] = self.fields or {}
+        self._adding = tuple(name for name, field in fields.items() if field.reducer in ("append", "add"))
 
     def _from_schema(self, graph_id: str, schema: Mapping[str, FieldSpec]) -> None:
         types = {name: parse_type(field.type) for name, field in schema.items()}
@@ -276,14 +290,11 @@ class StateSpec:
         """
         if self._class is None:
             return
-        values = self._class.values(self._class.load(join_encoded(state), "state"))
-        for name, stored in state.items():
-            if name not in values:
-                continue
-            path = f"state.{name}"
-            lost = dropped(stored.value, self._class.dumped(name, values[name], path, values))
-            if lost is not None:
-                raise _undeclared(checkpoint, repr(f"{name}{lost}"), path + lost)
+        read = self._class.read_and_dumped
+        stored: JsonValue = {name: value.value for name, value in state.items() if name in self._class.names}
+        lost = dropped(stored, read(stored), read)
+        if lost is not None:
+            raise _undeclared(checkpoint, repr(lost.removeprefix(".")), f"state{lost}")
 
     def update_of(self, returned: object, node: str) -> dict[str, object]:
         """Return what a node returned as the fields that it updates.
@@ -311,7 +322,19 @@ class StateSpec:
             )
         return update if self.fields is None else self._named(update, f"node {node!r} returned")
 
-    def refuse_given(self, returned: object, given: object, node: str) -> None:
+    def given(self, state: object) -> Given:
+        """Return a state that was read as what a node is given, for `refuse_given`.
+
+        Args:
+            state: the object.
+        """
+        lists: dict[str, object] = {}
+        for name in self._adding:
+            held = state.get(name) if isinstance(state, Mapping) else getattr(state, name, None)
+            lists[name] = held if isinstance(held, _LISTS) and held else None
+        return Given(state, lists)
+
+    def refuse_given(self, returned: object, update: Mapping[str, object], given: Given, node: str) -> None:
         """Refuse what a node was given as its update, if it would be added to itself.
 
         It is the state itself, or the very list of a field, as after `state.notes.append(…)` and in a copy of the state
@@ -319,23 +342,21 @@ class StateSpec:
 
         Args:
             returned: what the node returned.
-            given: its state.
+            update: what `update_of` makes of it.
+            given: its state, as it was before.
 
         Raises:
             StateError: it is the same object, and a field has the reducer `append` or `add`.
         """
-        adding = [name for name, field in (self.fields or {}).items() if field.reducer in ("append", "add")]
-        if not adding or returned is None:
-            return
+        is_state = returned is given.state
         # A node may have taken a field out of the dict, or of what is set on the model.
-        update = self.update_of(returned, node)
         doubled = [
             name
-            for name in adding
-            if name in update and (returned is given or _is_given_list(update[name], given, name))
+            for name, held in given.lists.items()
+            if name in update and (is_state or (held is not None and update[name] is held))
         ]
         if doubled:
-            what = "the state" if returned is given else "a list"
+            what = "the state" if is_state else "a list"
             raise StateError(
                 f"node {node!r} returned {what} that it was given, which would add {_listed(doubled)} to itself",
                 reason="not-an-update",
@@ -568,12 +589,6 @@ def _undeclared(checkpoint: Checkpoint, what: str, path: str) -> StateError:
         hint="Declare the field again, or carry the run over with a migrate block.",
         path=path,
     )
-
-
-def _is_given_list(value: object, given: object, name: str) -> bool:
-    """Return whether a value is the very list, with anything in it, that a field of the given state holds."""
-    held = given.get(name) if isinstance(given, Mapping) else getattr(given, name, None)
-    return value is held and isinstance(value, _LISTS) and bool(value)
 
 
 def _listed(names: list[str]) -> str:

@@ -274,6 +274,23 @@ class StateClass:
         plain = from_json(text)[name]
         return in_order(value, plain) if name in self._has_sets else plain
 
+    def read_and_dumped(self, stored: JsonValue) -> JsonValue:
+        """Return what would be stored of a state that is read; what a factory makes of a missing field is left out.
+
+        Args:
+            stored: the fields, by name.
+
+        Raises:
+            StateError: it does not fit, or cannot be written.
+        """
+        assert isinstance(stored, dict)
+        values = self.values(self.load(orjson.dumps(stored), "state"))
+        return {
+            name: self.dumped(name, value, f"state.{name}", values)
+            for name, value in values.items()
+            if name in stored or name not in self.made
+        }
+
     def among_others(self, update: Mapping[str, object], text: bytes, *, from_json: bool) -> dict[str, Any]:
         """Return an update as the class makes it; its validators see the other fields.
 

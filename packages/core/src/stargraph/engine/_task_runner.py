@@ -19,6 +19,7 @@ from stargraph.engine._plan import Plan
 from stargraph.engine._prompts import fill_prompt
 from stargraph.engine._questions import Questions, Suspended
 from stargraph.engine._remote import RemoteGraph, run_in_worker
+from stargraph.engine._state import Given
 from stargraph.engine._subgraph import ChildPausedError, StoreFaultError
 from stargraph.engine._transitions import Updates
 
@@ -96,7 +97,7 @@ class TaskRunner:
             is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._pools.is_remote)
             # What came from another process was recorded there, and what a built-in node returns was given to it.
             from_json = is_remote or node.code is None
-            given: list[object] = []
+            given: list[Given] = []
             attempts = Attempts(
                 node,
                 context,
@@ -113,7 +114,9 @@ class TaskRunner:
             finally:
                 call_log.close()
             if given:
-                state.refuse_given(returned, given[-1], task.node)
+                update = state.update_of(returned, task.node)
+                state.refuse_given(returned, update, given[-1], task.node)
+                return await state.record_in_turns(update, tail, from_json=from_json)
         return await state.record_in_turns(state.update_of(returned, task.node), tail, from_json=from_json)
 
     async def _observed_child(self, tail: Checkpoint, task: Task, item: JsonValue) -> dict[str, object]:
@@ -133,13 +136,13 @@ class TaskRunner:
         kind = self._plan.nodes[task.node].spec.kind
         return NodeInfo(tail.run_id, task.node, kind, task.id, tail.step, index=task.index)
 
-    def _calls(self, tail: Checkpoint, task: Task, context: Context, given: list[object]) -> MakeCall:
+    def _calls(self, tail: Checkpoint, task: Task, context: Context, given: list[Given]) -> MakeCall:
         """Return what makes the call of each attempt, with a fresh state, which is then the one that was `given`."""
         state, node = self._plan.state, self._plan.nodes[task.node]
 
         async def make_call() -> Callable[[], Any]:
-            given[:] = [await state.read_in_turns(tail)]
-            return node.call(given[-1], context)
+            given[:] = [state.given(await state.read_in_turns(tail))]
+            return node.call(given[-1].state, context)
 
         return make_call
 
