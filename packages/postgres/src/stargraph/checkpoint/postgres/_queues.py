@@ -352,9 +352,10 @@ class PostgresFleet:
                     and slots.take(row["queue"], _text(row["concurrency_key"]), is_active=row["is_active"])
                 ][: claim.limit]
                 runs, found = _readable(chosen)
-                damaged += found
                 if not found:
                     break
+                # All of these rows, so that many of them do not take as many rounds.
+                damaged += _readable([row for row in rows if row["run_id"] not in left_out])[1]
             if len(chosen) == claim.limit or len(rows) < most:
                 self._damaged = tuple(damaged)
                 return runs, [row["queue"] for row in chosen]

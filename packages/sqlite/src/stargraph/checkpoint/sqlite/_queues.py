@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeAlias, TypeVar
 
@@ -281,22 +282,30 @@ def _find(
         are_due: there may be runs whose time has come and that are not noted as ready.
     """
     damaged = _summaries(connection, known).damaged
+    choose = partial(_choose, connection, now=now, are_due=are_due)
+    ahead = claim.limit
     while True:
         # Chosen again without those that cannot be read: each had the place and the slot of another run.
-        chosen = _choose(connection, claim, {run.run_id for run in damaged}, now, limits, are_due=are_due)
-        found = _summaries(connection, chosen)
+        found = _summaries(connection, choose(claim, _ids(damaged), limits=limits))
         damaged += found.damaged
         if not found.damaged:
             return _Found(found.runs, damaged)
+        # Looked further ahead each time, so that many of them do not take as many rounds.
+        ahead *= 4
+        damaged += _summaries(connection, choose(replace(claim, limit=ahead), _ids(damaged), limits={})).damaged
+
+
+def _ids(damaged: Iterable[DamagedRun]) -> set[str]:
+    return {run.run_id for run in damaged}
 
 
 def _choose(
     connection: sqlite3.Connection,
     claim: Claim,
     left_out: Collection[str],
+    *,
     now: int,
     limits: Mapping[str, QueueLimits],
-    *,
     are_due: bool,
 ) -> list[str]:
     """Return the ids of the runs that a claim gets, if all of them can be read."""
