@@ -11,6 +11,8 @@ from pydantic import BaseModel, Field, model_validator
 from support.memory import MemoryCheckpointer
 from typing_extensions import TypedDict
 
+from stargraph.checkpoint.protocol import JsonValue
+from stargraph.engine._fidelity import dropped
 from stargraph.errors import StateError
 from stargraph.graph import Graph, GraphBuilder
 from stargraph.replay import Overlay
@@ -153,6 +155,19 @@ async def test_what_a_validator_moves_is_not_dropped(store: MemoryCheckpointer, 
     run = await Graph(asking(Moved)).start(checkpointer=store, run_id="r")
     state = (await run.resume(accept=("graph", "runtime"))).state
     assert (state.one, state.named) == (Sum(name="b", sum=amount), {"x": [Sum(sum=amount)]})
+
+
+def test_keys_that_a_validator_writes_otherwise_are_looked_at_a_few_times() -> None:
+    reads: list[JsonValue] = []
+
+    def lower(value: JsonValue) -> JsonValue:
+        reads.append(value)
+        assert isinstance(value, dict)
+        return {key.lower(): part for key, part in value.items()}
+
+    stored: JsonValue = {f"A{index}": index for index in range(1000)}
+    assert dropped(stored, lower(stored), lower) is None
+    assert len(reads) < 100
 
 
 async def test_a_part_is_dropped_also_beside_what_a_factory_makes(store: MemoryCheckpointer) -> None:

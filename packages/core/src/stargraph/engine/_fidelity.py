@@ -49,6 +49,9 @@ NO_NUMBER: Final = Difference(
 )
 """What would happen to a number that JSON lacks."""
 
+_MOST_LOOKED_AT: Final = 50
+"""Each look at a part reads the value as a whole."""
+
 _TYPE_HINT: Final = "Give the field a type that says how it is stored, or return plain JSON values."
 
 
@@ -94,7 +97,8 @@ def dropped(stored: JsonValue, kept: JsonValue, read: Callable[[JsonValue], Json
     """Return the path to the first part of a stored value that a changed class drops, or None.
 
     A member or an item counts, not a value that the class writes in another way. It is dropped if the class makes the
-    same of whatever stands in its place: a validator may have moved it, and a set is written in any order.
+    same of whatever stands in its place: a validator may have moved it, and a set is written in any order. A class that
+    has moved the first fifty of them is taken to have moved all.
 
     Args:
         stored: the value.
@@ -102,12 +106,14 @@ def dropped(stored: JsonValue, kept: JsonValue, read: Callable[[JsonValue], Json
         read: returns that for a value, or raises what the class does.
     """
     is_steady: bool | None = None
-    looked_at = set()
+    looked_at: set[tuple[str, ...]] = set()
     for path in _missing(stored, kept):
         # All items of a list are of one kind, most often.
         kind = tuple(part for part in path if isinstance(part, str))
         if kind in looked_at:
             continue
+        if len(looked_at) == _MOST_LOOKED_AT:
+            return None
         looked_at.add(kind)
         if is_steady is None:
             is_steady = read(stored) == kept
