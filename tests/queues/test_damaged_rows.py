@@ -244,7 +244,7 @@ async def test_a_claim_that_frees_what_is_damaged_waits_for_nobody(
             monkeypatch.setattr(fleet._connections, "fetch", after_an_append)
             async with asyncio.timeout(60):
                 assert await claimed(store, limit=1) == ["a"]
-            assert locked == ["d0"]
+            assert "d0" in locked
 
 
 async def test_a_claim_does_not_find_out_again_what_is_damaged_while_it_holds_the_lock(
