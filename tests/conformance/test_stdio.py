@@ -14,6 +14,7 @@ from stargraph.checkpoint.conformance._catalogue import catalogue
 from stargraph.checkpoint.conformance._neighbours import Neighbours
 from stargraph.checkpoint.conformance._runs import begin, chain
 from stargraph.checkpoint.conformance.stdio import DriverProcess, StdioCheckpointer, _has_room, stdio_target
+from stargraph.errors import StoreUnavailableError
 
 pytestmark = pytest.mark.thorough
 
@@ -72,6 +73,21 @@ async def test_a_process_that_does_not_read_does_not_stop_this_one(tmp_path: Pat
     assert len(await handle.list_runs()) == len(runs)
     await handle.close()
     process.end()
+
+
+async def test_a_process_that_does_not_read_can_be_ended(tmp_path: Path) -> None:
+    process = DriverProcess(Neighbours("support.conformance_targets:sqlite")._command())
+    handle = StdioCheckpointer(process, str(tmp_path / "store"))
+    await handle.bootstrap()
+    running = process._process
+    assert running is not None
+    running.send_signal(signal.SIGSTOP)
+    write = asyncio.create_task(handle.write(begin(state={"text": "x" * 1_000_000})))  # more than a pipe holds
+    while _has_room(running):
+        await asyncio.sleep(0.01)
+    await asyncio.to_thread(process.end)
+    with pytest.raises(StoreUnavailableError):
+        await write
 
 
 IN_ANOTHER_PROCESS = """

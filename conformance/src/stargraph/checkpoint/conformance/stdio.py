@@ -188,12 +188,15 @@ class DriverProcess:
         """End the process, if it runs; a fork leaves it to the one that talks to it."""
         if self._owner != os.getpid():
             return
+        # First of all, and without the lock, which a thread holds that writes to a process that does not read.
+        running = self._process
+        if running is not None:
+            running.kill()
         with self._lock:
             process, self._process = self._process, None
         if process is not None:
+            process.kill()  # it may have been started meanwhile
             _close(process)
-            with suppress(ProcessLookupError):
-                process.kill()
             process.wait()
 
 
