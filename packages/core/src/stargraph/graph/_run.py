@@ -268,7 +268,8 @@ class Run(Generic[S]):
         accepted = as_accepted(accept)
         check_flags(allow_effects=allow_effects)
         if step is not None:
-            check_count(step, "step", least=0)
+            # Of a negative one is said, as of one beyond the end, which steps there are.
+            check_count(max(step, 0) if type(step) is int else step, "step", least=0)
         if overlay is not None and not isinstance(overlay, Overlay):
             raise TypeError(f"overlay is of type {type(overlay).__qualname__}: give an Overlay of stargraph.replay")
         overlay = overlay or Overlay()
