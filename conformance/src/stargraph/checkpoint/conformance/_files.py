@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import glob
 import os
 import shutil
 import stat
@@ -49,7 +50,11 @@ class Backup:
         return bool(copies)
 
     def _parts(self) -> list[Path]:
-        return sorted(self._store.parent.glob(f"{self._store.name}*")) if self._store.is_absolute() else []
+        if not self._store.is_absolute():
+            return []
+        # db-1-wal belongs to db-1, and db-10 is the store of another check: they may lie side by side.
+        beside = self._store.parent.glob(f"{glob.escape(self._store.name)}[!0-9A-Za-z]*")
+        return [*filter(os.path.lexists, [self._store]), *sorted(beside)]
 
 
 def _copy(source: Path, target: Path) -> None:
