@@ -126,8 +126,14 @@ class Jobs:
         return None
 
     def _can_run(self, check: Check) -> bool:
-        if check.advisory and (self._running or not all(other.advisory for other in self._waiting)):
+        if not self._is_ready(check):
             return False
+        # One that measures has the machine for itself, once no other is left but those that need it.
+        return not check.advisory or not (
+            self._running or any(self._is_ready(other) for other in self._waiting if not other.advisory)
+        )
+
+    def _is_ready(self, check: Check) -> bool:
         return all(needed in self._session.results for needed in check.needs)
 
     def _note(self, result: Result) -> None:
