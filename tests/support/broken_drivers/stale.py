@@ -156,7 +156,7 @@ class IndexedLater(Indexed):
             self._transact(lambda database, each=checkpoint: Indexed._index(self, database, each))  # type: ignore[misc]
 
 
-@broken("views.after_damage")
+@broken("corruption.lost_step", "views.after_damage")
 class HistorySkipsDamage(ReferenceCheckpointer):
     """history leaves out the steps that cannot be read."""
 
@@ -174,7 +174,7 @@ class HistorySkipsDamage(ReferenceCheckpointer):
                     yield found
 
 
-@broken("views.after_damage")
+@broken("corruption.lost_step", "views.after_damage")
 class HistoryEndsAtDamage(ReferenceCheckpointer):
     """A step that cannot be read ends the history, as if the run ended there."""
 
