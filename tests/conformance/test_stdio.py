@@ -38,11 +38,17 @@ def test_a_driver_with_every_capability_passes_over_stdio() -> None:
     assert report.count("pass") > len(checks) * 0.9
 
 
-async def test_a_handle_outlives_the_process_of_its_driver(tmp_path: Path) -> None:
+async def opened(folder: Path) -> tuple[DriverProcess, StdioCheckpointer]:
+    """Return the process of a driver, and a handle of a new store."""
     process = DriverProcess(Neighbours("support.conformance_targets:sqlite")._command())
-    handle = StdioCheckpointer(process, str(tmp_path / "store"))
-    first, second = chain(length=2)
+    handle = StdioCheckpointer(process, str(folder / "store"))
     await handle.bootstrap()
+    return process, handle
+
+
+async def test_a_handle_outlives_the_process_of_its_driver(tmp_path: Path) -> None:
+    process, handle = await opened(tmp_path)
+    first, second = chain(length=2)
     await handle.write(first)
     before = process.running
     assert process._process is not None
@@ -56,9 +62,7 @@ async def test_a_handle_outlives_the_process_of_its_driver(tmp_path: Path) -> No
 
 
 async def test_a_process_that_does_not_read_does_not_stop_this_one(tmp_path: Path) -> None:
-    process = DriverProcess(Neighbours("support.conformance_targets:sqlite")._command())
-    handle = StdioCheckpointer(process, str(tmp_path / "store"))
-    await handle.bootstrap()
+    process, handle = await opened(tmp_path)
     running = process._process
     assert running is not None
     running.send_signal(signal.SIGSTOP)
@@ -76,9 +80,7 @@ async def test_a_process_that_does_not_read_does_not_stop_this_one(tmp_path: Pat
 
 
 async def test_a_process_that_does_not_read_can_be_ended(tmp_path: Path) -> None:
-    process = DriverProcess(Neighbours("support.conformance_targets:sqlite")._command())
-    handle = StdioCheckpointer(process, str(tmp_path / "store"))
-    await handle.bootstrap()
+    process, handle = await opened(tmp_path)
     running = process._process
     assert running is not None
     running.send_signal(signal.SIGSTOP)
