@@ -26,6 +26,7 @@ class TcpProxy:
         self._target = (host, port)
         self._server: asyncio.Server | None = None
         self._open: set[asyncio.StreamWriter] = set()
+        self._cuts = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self.port = 0
         self.delay = 0.0
@@ -51,7 +52,8 @@ class TcpProxy:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def cut(self) -> None:
-        """Reset every connection."""
+        """Reset every connection, those too that are only being made."""
+        self._cuts += 1
         for writer in list(self._open):
             writer.transport.abort()
 
@@ -71,9 +73,13 @@ class TcpProxy:
         self.connections += 1
         if self.refusing:
             return
+        cuts = self._cuts
         try:
             server_reader, server_writer = await asyncio.open_connection(*self._target)
         except OSError:
+            return
+        if self._cuts != cuts:
+            server_writer.transport.abort()
             return
         self._open |= {writer, server_writer}
         try:
