@@ -102,7 +102,8 @@ async def opened(dsn: str, schema: str) -> AsyncIterator[Opener]:
     handles: list[PostgresCheckpointer] = []
 
     def make(**options: Any) -> PostgresCheckpointer:
-        handle = PostgresCheckpointer(options.pop("dsn", dsn), **{"schema": schema, **options})
+        # A machine that stands still for a while is no fault: who tests a deadline gives one.
+        handle = PostgresCheckpointer(options.pop("dsn", dsn), **{"schema": schema, "timeout": 300, **options})
         handles.append(handle)
         return handle
 

@@ -52,7 +52,7 @@ async def shell(
     await sql.execute(f"CREATE ROLE {role} LOGIN PASSWORD '{SECRET}'; CREATE SCHEMA {schema} AUTHORIZATION {role}")
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("STARGRAPH_CHECKPOINT", raising=False)
-    yield Shell(tmp_path, f"{dsn.replace('//postgres@', f'//{role}:{SECRET}@', 1)}?schema={schema}")
+    yield Shell(tmp_path, f"{dsn.replace('//postgres@', f'//{role}:{SECRET}@', 1)}?schema={schema}&timeout=300")
     await sql.execute(f"DROP OWNED BY {role}; DROP ROLE {role}")
 
 
@@ -124,7 +124,7 @@ def test_a_server_that_refuses_is_one_error(shell: Shell, words: tuple[str, ...]
 
 
 def test_the_doctor_tells_that_nobody_answers(shell: Shell) -> None:
-    nobody = f"postgresql://user:{SECRET}@127.0.0.1:{free_port()}/db?timeout=0.5"
+    nobody = f"postgresql://user:{SECRET}@127.0.0.1:{free_port()}/db?timeout=300"
     answer = shell.stargraph("doctor", nobody, code=7)
     assert "does not work" in answer.out
     assert "Check that the server runs" in answer.err

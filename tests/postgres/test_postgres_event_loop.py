@@ -26,7 +26,8 @@ async def test_a_state_of_20_megabytes_is_worked_on_beside_the_loop(
     run += [following(run[0])]
     with counted_work(monkeypatch) as work:
         cipher = Cipher({"k1": b"0123456789abcdef0123456789abcdef"}) if encrypted else None
-        writer, reader = (PostgresCheckpointer(server, schema=schema, encryption=cipher) for _ in range(2))
+        options: dict[str, Any] = {"schema": schema, "encryption": cipher, "timeout": 300}
+        writer, reader = (PostgresCheckpointer(server, **options) for _ in range(2))
         async with writer, reader:
             await check_large_run(work, writer, reader, run)
 

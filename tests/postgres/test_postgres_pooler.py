@@ -51,7 +51,7 @@ async def test_it_keeps_no_statements_on_the_server(
 
 
 async def test_statements_are_kept_where_nothing_lies_between(server: str, schema: str) -> None:
-    async with PostgresCheckpointer(server, schema=schema, max_connections=1) as direct:
+    async with PostgresCheckpointer(server, schema=schema, max_connections=1, timeout=300) as direct:
         run = chain(4)
         for checkpoint in run:
             await direct.write(checkpoint)
@@ -70,7 +70,7 @@ async def test_what_the_pooler_rejects_is_reported_soon(dsn: str) -> None:
 
 
 async def test_forced_statements_say_what_is_wrong(opened: Opener) -> None:
-    handles = [opened(prepared_statements=True, timeout=5) for _ in range(8)]
+    handles = [opened(prepared_statements=True) for _ in range(8)]
     await handles[0].bootstrap()
     await asyncio.gather(*(handle.bootstrap() for handle in handles))
 
@@ -148,7 +148,7 @@ async def test_a_pool_that_is_not_open_yet_is_opened(server: str, schema: str) -
 async def test_a_pooler_that_is_restarted(server: str, schema: str) -> None:
     pooler = PgBouncer(server)
     pooler.__enter__()
-    async with PostgresCheckpointer(pooler.dsn, schema=schema) as checkpointer:
+    async with PostgresCheckpointer(pooler.dsn, schema=schema, timeout=200) as checkpointer:
         run = chain(2)
         await checkpointer.write_many(run)
         pooler.kill()

@@ -153,5 +153,6 @@ async def test_a_hot_standby_is_read_and_the_target_of_the_session_is_respected(
         }
         for query, ports in expected.items():
             for read_only, port in ports.items():
-                async with PostgresCheckpointer(both + query, read_only=read_only) as handle:
+                # Each host gets a share of the time: the one that is asked first must not lose its turn by a pause.
+                async with PostgresCheckpointer(both + query, read_only=read_only, timeout=1200) as handle:
                     assert await port_of(handle) == port, (query, read_only)

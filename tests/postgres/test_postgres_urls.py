@@ -97,11 +97,12 @@ async def test_the_password_may_be_a_function(dsn: str, opened: Opener, sql: asy
 
 async def test_tls_is_insisted_on_when_asked_for(dsn: str, schema: str) -> None:
     for insisting in (
-        PostgresCheckpointer(f"{dsn}?sslmode=require", schema=schema, timeout=1),
-        PostgresCheckpointer(dsn, ssl=ssl.create_default_context(), schema=schema, timeout=1),
+        PostgresCheckpointer(f"{dsn}?sslmode=require", schema=schema, timeout=300),
+        PostgresCheckpointer(dsn, ssl=ssl.create_default_context(), schema=schema, timeout=300),
     ):
         with pytest.raises(StoreUnavailableError) as caught:
-            await insisting.bootstrap()
+            async with asyncio.timeout(60):
+                await insisting.bootstrap()
         assert caught.value.reason == "tls-failed"
         assert "SSL" in str(caught.value)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.postgres._connection import OwnConnections
 from stargraph.checkpoint.postgres._errors import ATTEMPT_SHARE, Retries
+from stargraph.errors import StoreUnavailableError
 
 
 @contextmanager
@@ -28,3 +29,18 @@ def hurried(handle: PostgresCheckpointer, seconds: float) -> Iterator[None]:
         patch.setattr(attached.writer, "_retries", retries)
         patch.setattr(handle, "_retries", retries)
         yield
+
+
+async def reported(call: Callable[[], Awaitable[object]]) -> StoreUnavailableError:
+    """Return the error of a call with a short deadline that says what the server has answered.
+
+    On a busy machine the deadline may pass before the server has answered at all: then the call is made again.
+
+    Args:
+        call: makes it; it must fail, and be safe to make again.
+    """
+    while True:
+        with pytest.raises(StoreUnavailableError) as caught:
+            await call()
+        if caught.value.reason != "timeout":
+            return caught.value
