@@ -6,14 +6,16 @@ import asyncio
 import json
 import urllib.error
 import urllib.request
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 
+import pytest
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import InMemoryMetricReader
+from support.runs import latest
 from support.workers import BLOCKED, EFFECTS, graph, until, worker
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
-from stargraph.checkpoint.protocol import QueueLimits
+from stargraph.checkpoint.protocol import ProcessInfo, QueueLimits
 from stargraph.graph import RunRequest
 from stargraph.otel import observe_worker
 from stargraph.worker import WorkerMetrics
@@ -21,7 +23,7 @@ from stargraph.worker._metrics import prometheus_text
 from stargraph.worker._observer import QueueObserver
 
 
-async def test_the_endpoint_tells_how_it_is(store: MemoryCheckpointer) -> None:
+async def test_the_endpoint_tells_how_it_is(store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch) -> None:
     await graph.enqueue(store, {"n": 1}, run_id="r")
     BLOCKED["r"] = asyncio.Event()
     at_work = worker(store, until_idle=False, listen=("127.0.0.1", 0))
@@ -44,9 +46,17 @@ async def test_the_endpoint_tells_how_it_is(store: MemoryCheckpointer) -> None:
     assert code == 200
     assert "# TYPE stargraph_worker_claims_total counter\nstargraph_worker_claims_total 1\n" in text
     assert 'stargraph_worker_queue_runs{queue="default",state="running"}' in text
+
+    async def never(process: ProcessInfo) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(store, "beat", never)  # no heartbeat comes between what is set here and the answer
+    alive = at_work.metrics.heartbeat
     at_work.metrics.heartbeat -= 3600
     code, text = await asyncio.to_thread(get, "/health")
     assert (code, json.loads(text)["store"]) == (503, "unavailable")
+    at_work.metrics.heartbeat = alive + 3600
+    assert (await asyncio.to_thread(get, "/ready"))[0] == 200
     at_work.drain()
     assert (await asyncio.to_thread(get, "/ready"))[0] == 503
     BLOCKED["r"].set()
@@ -91,20 +101,21 @@ async def test_the_age_of_a_queue_is_measured_while_the_worker_is_full(store: Me
     running = asyncio.ensure_future(at_work.run())
     await until(lambda: "busy/second" in EFFECTS)
     metrics = WorkerMetrics()
-    hour = timedelta(hours=1)
-    observer = QueueObserver(store, ("default", "mail"), metrics, now=lambda: datetime.now(UTC) + hour)
+    now = (await latest(store, "busy")).timestamp
+    observer = QueueObserver(store, ("default", "mail"), metrics, now=lambda: now)
     await observer.look()
     assert (metrics.queue_ages, metrics.queues[0].running) == ({"default": 0}, 1)
     await graph.enqueue_many(store, [RunRequest(inputs={"n": 1}, run_id=run_id) for run_id in ("first", "next")])
     await graph.enqueue(store, {"n": 1}, queue="other")
+    waiting_since = min([(await latest(store, run_id)).timestamp for run_id in ("first", "next")])
+    now = waiting_since + timedelta(hours=1)
     await observer.look()
-    assert metrics.queue_ages.keys() == {"default"}
-    assert 3600 <= metrics.queue_ages["default"] < 3600 + 60
+    assert metrics.queue_ages == {"default": 3600}
     # A queue at its limit hands nothing out: what waited then waits still.
     await store.set_limits("default", QueueLimits(concurrency=0))
-    hour *= 2
+    now = waiting_since + timedelta(hours=2)
     await observer.look()
-    assert 7200 <= metrics.queue_ages["default"] < 7200 + 60
+    assert metrics.queue_ages == {"default": 7200}
     assert 'stargraph_worker_queue_age_seconds{queue="default"} 7' in prometheus_text(metrics)
     await store.set_limits("default", None)
     BLOCKED["busy"].set()

@@ -39,20 +39,28 @@ nodes:
 """
 
 STEPS = """\
-import asyncio, os, time
+import asyncio, os, threading, time
 from pathlib import Path
+
+HERE = Path(__file__).parent
+
+def listens():
+    return any(thread.name == "stargraph-worker" for thread in threading.enumerate())
 
 def first(state):
     return {"pids": [*state.pids, os.getpid()]}
 
 async def second(state, ctx):
-    (Path(__file__).parent / f"begun-{ctx.run_id}").write_text(str(os.getpid()))
+    (HERE / f"begun-{ctx.run_id}").write_text(str(os.getpid()))
     if state.how == "dies":
         os._exit(9)
-    while state.how == "blocks" and not (Path(__file__).parent / "released").exists():
+    while state.how == "blocks" and not (HERE / "released").exists():
         time.sleep(0.02)
-    if state.how == "slow":
-        await asyncio.sleep(2)
+    while state.how == "waits" and not (HERE / "released").exists():
+        await asyncio.sleep(0.02)
+    while state.how == "outlives" and listens():  # until it has heard of the end of its worker
+        await asyncio.sleep(0.02)
+    await asyncio.sleep(0)  # what it has heard is on the loop by now
     if state.how == "endless":
         await asyncio.sleep(600)
     return {"pids": [*state.pids, os.getpid()]}
@@ -225,7 +233,7 @@ async def test_a_drain_reaches_a_process_that_just_begins(place: Place, monkeypa
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 async def test_an_isolated_run_does_not_outlive_its_worker(place: Place) -> None:
-    await place.enqueue("r", "slow", deaths=2)
+    await place.enqueue("r", "outlives", deaths=2)
     member = place.spawn()
     pid = await begun(place, "r")
     member.kill()
@@ -243,25 +251,32 @@ async def test_an_isolated_run_does_not_outlive_its_worker(place: Place) -> None
     await until(has_ended)
 
 
+async def drains(member: subprocess.Popen[str]) -> str:
+    """Wait until a worker says that it drains, and return the line."""
+    assert member.stderr is not None
+    while "the worker drains" not in (line := await asyncio.to_thread(member.stderr.readline)):
+        assert line, "it ended at the first signal"
+    return line
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 async def test_the_first_signal_drains_and_the_second_ends_at_once(place: Place) -> None:
-    await place.enqueue("r", "slow")
-    member = place.spawn("--grace", "30")
+    await place.enqueue("r", "waits")
+    member = place.spawn("--grace", "300")
     await begun(place, "r")
     member.send_signal(signal.SIGTERM)
-    said = (await asyncio.to_thread(member.communicate))[1]
+    said = await drains(member)
+    assert "the worker drains: 1 runs have 300 s to come to rest" in said
+    (place.folder / "released").touch()
+    said += (await asyncio.to_thread(member.communicate))[1]
     assert member.returncode == 0, said
-    assert "the worker drains: 1 runs have 30 s to come to rest" in said
     record = await place.latest("r")
     assert (record.status, len(record.state["pids"])) == ("queued", 2)
     await place.enqueue("e", "endless")
     member = place.spawn("--grace", "600")
     await begun(place, "e")
-    assert member.stderr is not None
     member.send_signal(signal.SIGTERM)
-    # Two signals that are sent at once may arrive as one.
-    while "the worker drains" not in (line := await asyncio.to_thread(member.stderr.readline)):
-        assert line, "it ended at the first signal"
+    await drains(member)  # two signals that are sent at once may arrive as one
     member.send_signal(signal.SIGTERM)
     await asyncio.to_thread(member.communicate)
     assert member.returncode == 128 + signal.SIGTERM
