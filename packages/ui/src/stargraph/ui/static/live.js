@@ -6,6 +6,8 @@ let source = null;
 let isOn = true;
 let isRefreshing = false;
 let isStale = false;
+// What the last event said. One that comes during a refresh must not be forgotten: it may be the last of all.
+let news;
 const listeners = [];
 
 export function onChange(listener) {
@@ -27,13 +29,14 @@ function replace(old, fresh) {
   for (const each of old.querySelectorAll("[data-row]")) if (each.dataset.row === current) each.classList.add("is-current");
 }
 
-async function refresh(detail) {
+async function refresh() {
   if (isRefreshing) {
     isStale = true;
     return;
   }
   isRefreshing = true;
   const began = performance.now();
+  const detail = news;
   try {
     const page = parse(await fetchText(location.href));
     for (const old of document.querySelectorAll("[data-region]")) {
@@ -47,8 +50,8 @@ async function refresh(detail) {
     isRefreshing = false;
     if (isStale) {
       isStale = false;
-      // A page that a store takes long to make is asked for less often.
-      setTimeout(refresh, Math.max(250, 4 * (performance.now() - began)));
+      // A page that a store takes long to make is asked for less often, but one slow answer must not leave an old page for minutes.
+      setTimeout(refresh, Math.min(Math.max(250, 4 * (performance.now() - began)), 5000));
     }
   }
 }
@@ -62,7 +65,10 @@ function show() {
 function connect(url) {
   source?.close();
   source = new EventSource(url);
-  source.addEventListener("change", (event) => refresh(event.data));
+  source.addEventListener("change", (event) => {
+    news = event.data;
+    refresh();
+  });
 }
 
 // Events that came while nobody listened are lost: what they said is asked for.

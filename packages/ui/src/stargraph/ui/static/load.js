@@ -3,13 +3,19 @@ import { fetchText, parse, rowsOf, toast } from "./dom.js";
 import { onChange } from "./live.js";
 import { localise } from "./times.js";
 
+const asked = new WeakMap();
+
 async function fill(element, url) {
+  // Answers may come in another order than they were asked for: the last question counts.
+  const mine = (asked.get(element) ?? 0) + 1;
+  asked.set(element, mine);
   try {
     const page = parse(await fetchText(url));
+    if (asked.get(element) !== mine) return;
     localise(page);
     element.replaceChildren(...page.body.childNodes);
   } catch {
-    element.textContent = "This part could not be loaded.";
+    if (asked.get(element) === mine) element.textContent = "This part could not be loaded.";
   }
 }
 
