@@ -276,6 +276,8 @@ def test_pages_are_accessible_and_fit(chromium: Browser, place: Place, scheme: A
 def test_a_second_browser_cannot_use_the_link_again(chromium: Browser, place: Place) -> None:
     link = place.served.link()
     first, second = chromium.new_context(), chromium.new_context()
+    first.set_default_timeout(WAIT)
+    second.set_default_timeout(WAIT)
     assert first.new_page().goto(link).status == 200  # type: ignore[union-attr]
     assert second.new_page().goto(link).status == 401  # type: ignore[union-attr]
     first.close()
