@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
+import threading
+from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from typing import Any
 
@@ -15,6 +18,12 @@ from support.memory import MemoryCheckpointer
 
 from stargraph.errors import GraphError
 from stargraph.graph import Context
+
+
+@pytest.fixture(autouse=True)
+def _scripts() -> Iterator[None]:
+    yield
+    calling_nodes.reset()
 
 
 async def ran(store: MemoryCheckpointer, node: str, *, keys: str = "", **options: Any) -> Any:
@@ -52,14 +61,34 @@ async def test_what_a_sync_wrapper_returns_is_awaited_within_the_timeout(store: 
         await asyncio.Event().wait()
 
     calling_nodes.sync_script = never
-    try:
-        text = 'nodes: [{id: a, kind: "support.calling_nodes:play_in_a_thread", timeout: 0.05}]'
-        run = await graph(text).start(checkpointer=store, run_id="r")
-        summary = await asyncio.wait_for(run.start(), 60)
-    finally:
-        calling_nodes.reset()
+    text = 'nodes: [{id: a, kind: "support.calling_nodes:play_in_a_thread", timeout: 0.05}]'
+    run = await graph(text).start(checkpointer=store, run_id="r")
+    summary = await asyncio.wait_for(run.start(), 60)
     assert summary.error is not None
     assert summary.error.type.endswith("TimeoutError")
+
+
+async def test_what_a_sync_wrapper_returns_too_late_is_closed(store: MemoryCheckpointer) -> None:
+    may_return = threading.Event()
+
+    async def never() -> None:
+        await asyncio.Event().wait()
+
+    returned = never()
+
+    def late(*_: object) -> object:
+        may_return.wait(60)
+        return returned
+
+    calling_nodes.sync_script = late
+    text = 'nodes: [{id: a, kind: "support.calling_nodes:play_in_a_thread", timeout: 0.05}]'
+    summary = await (await graph(text).start(checkpointer=store, run_id="r")).start()
+    assert summary.error is not None
+    assert summary.error.type.endswith("TimeoutError")
+    may_return.set()
+    async with asyncio.timeout(60):
+        while inspect.getcoroutinestate(returned) != inspect.CORO_CLOSED:
+            await asyncio.sleep(0.01)
 
 
 async def test_what_a_sync_wrapper_returns_is_awaited_in_another_process(store: MemoryCheckpointer) -> None:
@@ -81,13 +110,10 @@ def keyword_by_position(key: str, /) -> str:
 
 async def played(store: MemoryCheckpointer, script: Any) -> Any:
     calling_nodes.script = script
-    try:
-        run = await graph('nodes: [{id: a, kind: "support.calling_nodes:play"}]').start(
-            checkpointer=store, run_id="r", inputs={"r": None}
-        )
-        summary = await run.start()
-    finally:
-        calling_nodes.reset()
+    run = await graph('nodes: [{id: a, kind: "support.calling_nodes:play"}]').start(
+        checkpointer=store, run_id="r", inputs={"r": None}
+    )
+    summary = await run.start()
     if summary.error is not None:
         return summary.error
     assert run.state is not None

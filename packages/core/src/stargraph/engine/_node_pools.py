@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import inspect
 import os
 import queue
 import threading
@@ -200,6 +201,8 @@ class NodePools:
                     return None, timed_out(seconds, _GOES_ON)
             return await done
         finally:
+            if not done.done() or done.cancelled():
+                future.add_done_callback(_close_unawaited)
             _give_up(future, owner)
 
     async def run_remotely(self, call: Callable[[], Any], *, owner: str, seconds: float | None = None) -> Any:
@@ -350,6 +353,15 @@ def _give_up(future: Future[Any], owner: str) -> None:
     """Let a call that has not begun never begin, and remember one that goes on though nobody waits for it."""
     if not future.cancel() and not future.done():
         _STRAYS.add(owner, future)
+
+
+def _close_unawaited(future: Future[Outcome]) -> None:
+    """Close what a sync wrapper of an async function returned too late: Python would warn that nobody awaited it."""
+    if future.cancelled() or future.exception() is not None:
+        return
+    returned, _ = future.result()
+    if inspect.iscoroutine(returned):
+        returned.close()
 
 
 def _set(begun: asyncio.Future[None]) -> None:
