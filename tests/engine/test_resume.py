@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import random
+from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import nodes
@@ -137,6 +139,20 @@ async def test_only_if_idle(store: MemoryCheckpointer) -> None:
         await run.resume("r", only_if_idle=60)
     assert caught.value.reason == "not-idle"
     assert store.events("r") == ["started", "completed a"]
+    assert (await run.resume("r", only_if_idle=0)).status == "done"
+
+
+async def test_a_clock_that_was_set_back_makes_no_run_busy(
+    store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class SetBack(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
+            return datetime.now(tz) - timedelta(seconds=5)
+
+    await started_and_killed(store, SEQUENCE, "b")
+    monkeypatch.setattr("stargraph.graph._resume_checks.datetime", SetBack)
+    run = await graph(SEQUENCE).start(checkpointer=store)
     assert (await run.resume("r", only_if_idle=0)).status == "done"
 
 

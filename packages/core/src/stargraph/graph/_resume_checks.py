@@ -185,10 +185,11 @@ def refuse_busy(tail: Checkpoint, only_if_idle: float | None) -> None:
     """
     if only_if_idle is None:
         return
-    age = (datetime.now(UTC) - tail.timestamp).total_seconds()
+    # Another clock may have written the event, or this one may have been set back.
+    age = max((datetime.now(UTC) - tail.timestamp).total_seconds(), 0.0)
     if age < only_if_idle:
         raise CheckpointError(
-            f"run {tail.run_id!r}: the last event is {max(age, 0):.1f} s old, less than {only_if_idle:g} s",
+            f"run {tail.run_id!r}: the last event is {age:.1f} s old, less than {only_if_idle:g} s",
             reason="not-idle",
             hint="An executor may be at work; try later, or resume without only_if_idle to take the run over.",
             run_id=tail.run_id,
