@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.loop_clock import LoopClock
 from support.memory import Killed, MemoryCheckpointer
 from support.places import Place
 
@@ -35,10 +36,19 @@ class Clock:
     """The time that the engine and the run see; it passes by hand."""
 
     def __init__(self) -> None:
-        self.ahead = timedelta()
+        self._ahead = timedelta()
+        self._stopped: datetime | None = None
 
     def pass_(self, seconds: float) -> None:
-        self.ahead += timedelta(seconds=seconds)
+        self._ahead += timedelta(seconds=seconds)
+
+    def stop(self) -> datetime:
+        """Let only pass what passes by hand, and return the time."""
+        self._stopped = datetime.now(UTC)
+        return self.now(UTC)
+
+    def now(self, tz: Any) -> datetime:
+        return (self._stopped or datetime.now(UTC)).astimezone(tz) + self._ahead
 
 
 @pytest.fixture
@@ -48,7 +58,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     class Shifted(datetime):
         @classmethod
         def now(cls, tz: Any = None) -> datetime:  # type: ignore[override]
-            return datetime.now(tz) + clock.ahead
+            return clock.now(tz)
 
     monkeypatch.setattr(_due_times, "datetime", Shifted)
     monkeypatch.setattr(_engine, "datetime", Shifted)
@@ -164,11 +174,11 @@ async def resumed(loaded: Graph, store: Any) -> RunResult[Any]:
 async def test_a_run_that_waits_is_stored_with_its_due_time(place: Place, clock: Clock) -> None:
     loaded = graph(once)
     async with place.open() as store:
-        before = datetime.now(UTC)
+        before = clock.stop()
         summary = await (await opened(loaded, store)).start()
         assert summary.due_at is not None
         assert (summary.status, summary.questions) == ("awaiting_input", ())
-        assert timedelta(seconds=HOUR) <= summary.due_at - before <= timedelta(seconds=HOUR + 60)
+        assert summary.due_at == before + timedelta(seconds=HOUR)
         (listed,) = await store.list_runs()
         assert listed == summary
         assert listed.due_at == summary.due_at
@@ -333,7 +343,9 @@ async def test_a_queued_run_that_waits_here_for_its_time_is_stopped(
     assert CALLS == []
 
 
-@pytest.mark.parametrize("stop", [lambda run: run.pause(), lambda run: run.cancel()], ids=["pause", "cancel"])
+@pytest.mark.parametrize(
+    "stop", [lambda run: run.pause(grace=1000), lambda run: run.cancel(grace=1000)], ids=["pause", "cancel"]
+)
 async def test_whoever_executes_a_queued_run_meanwhile_has_time_to_stop(
     store: MemoryCheckpointer, stop: Callable[[Run], Awaitable[object] | None]
 ) -> None:
@@ -345,9 +357,11 @@ async def test_whoever_executes_a_queued_run_meanwhile_has_time_to_stop(
     executing = asyncio.ensure_future((await loaded.start(checkpointer=store, watch=0.01)).resume("r", as_of=due))
     while "begun" not in CALLS:
         await asyncio.sleep(0.01)
+    clock = LoopClock()
     stopping = asyncio.ensure_future(stop(run) or asyncio.sleep(0))
     while store.events("r")[-1] == "resumed":
         await asyncio.sleep(0.01)
+    clock.pass_(100)
     if "pause_requested" in store.events("r"):  # a cancel ends the node
         CALLS.append("may end")
     results = await asyncio.wait_for(asyncio.gather(executing, waiting, stopping), 60)

@@ -14,7 +14,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, JsonValue
 from stargraph.engine import ForkOverrides, Pause, Plan, RunInfo, RunLog, around, first_record, new_executor_id
 from stargraph.errors import CheckpointConflictError, StoreUnavailableError
-from stargraph.graph._control import cancel, pause, respond
+from stargraph.graph._control import CANCEL_GRACE, cancel, pause, respond
 from stargraph.graph._execution import Execution
 from stargraph.graph._listeners import Listeners
 from stargraph.graph._logging import log_takeover, logged
@@ -92,6 +92,7 @@ class RunExecutor:
         self._waits_here = waits_here
         self._as_of = as_of
         self._pause: Pause | None = None
+        self._cancel_grace = CANCEL_GRACE
         self._is_stored = asyncio.Event()
         self._stop_waiting = asyncio.Event()
         self._suspect = Suspect()
@@ -156,8 +157,13 @@ class RunExecutor:
         if self.execution is not None:
             self.execution.pause(request)
 
-    async def cancel(self) -> None:
-        """Cancel the nodes, once the store holds the run; return when they have stopped, or none execute."""
+    async def cancel(self, *, grace: float) -> None:
+        """Cancel the nodes, once the store holds the run; return when they have stopped, or none execute.
+
+        Args:
+            grace: seconds that an executor elsewhere has to stop, if this one waits for the time of a queued run.
+        """
+        self._cancel_grace = grace
         # The middleware of a run that begins holds up the task that stores it, and so do the tasks that it awaits.
         if self._is_stored not in _BEGINNING.get():
             await self._is_stored.wait()
@@ -286,7 +292,7 @@ class RunExecutor:
         """Do what ended the wait for the time of a queued run: a cancel, or a pause."""
         # Somebody else may execute the run by now, and has some time to stop.
         if self._pause is None:
-            return self._noted(await cancel(self._store, self._run_id, keyring=self._keyring))
+            return self._noted(await cancel(self._store, self._run_id, grace=self._cancel_grace, keyring=self._keyring))
         if self._pause.requeue:
             return tail
         return self._noted(await pause(self._store, self._run_id, grace=self._pause.grace, keyring=self._keyring))

@@ -358,7 +358,7 @@ class Run(Generic[S]):
         # Whoever made a task of start() or resume() just before goes first.
         await asyncio.sleep(0)
         if self._executor is not None:
-            await self._executor.cancel()
+            await self._executor.cancel(grace=grace)
         return self._seen(await cancel(self._store, self.run_id, grace=grace, keyring=self._keyring))
 
     def pause(self, *, grace: float = 30.0, requeue: bool = False) -> None:
