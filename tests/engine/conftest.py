@@ -13,6 +13,7 @@ def ledger() -> Iterator[list[str]]:
     """What was executed, empty at the start of each test."""
     nodes.reset()
     yield nodes.LEDGER
+    nodes.settle()
     nodes.reset()
 
 

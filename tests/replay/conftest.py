@@ -13,6 +13,7 @@ def ledger() -> Iterator[list[str]]:
     nodes.reset()
     calling_nodes.reset()
     yield nodes.LEDGER
+    nodes.settle()
     nodes.reset()
     calling_nodes.reset()
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import inspect
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
+from stargraph.engine._node_pools import threads_are_busy
 from stargraph.graph import Context
 
 LEDGER: list[str] = []
@@ -39,6 +41,15 @@ def reset() -> None:
 def release() -> None:
     """Let `held` go on."""
     _gate.set()
+
+
+def settle() -> None:
+    """Wait until no thread executes a node any more: the next test would take it for an attempt of its own run."""
+    deadline = time.monotonic() + 60
+    while threads_are_busy():
+        release()
+        assert time.monotonic() < deadline, "a node goes on in its thread after its test"
+        time.sleep(0.005)
 
 
 def _enter(context: Context) -> str:
