@@ -300,13 +300,16 @@ async def test_a_call_that_its_node_does_not_wait_for_is_recorded_all_the_same(
 
 async def test_calls_at_once_with_keys_are_told_in_the_order_of_the_log(store: MemoryCheckpointer) -> None:
     orders: list[list[int]] = []
+    turns = [asyncio.Event() for _ in range(4)]
+    turns[3].set()
 
-    async def slow(n: int) -> int:
-        await asyncio.sleep(0.02 * (3 - n))
+    async def after_the_next(n: int) -> int:
+        await turns[n + 1].wait()
+        turns[n].set()
         return n
 
     async def script(state: Any, context: Context) -> Any:
-        together = [context.call("f", slow, n, key=str(n)) for n in range(3)]
+        together = [context.call("f", after_the_next, n, key=str(n)) for n in range(3)]
         order = [await done for done in asyncio.as_completed(together)]
         orders.append(order)
         if len(orders) == 1:
@@ -396,9 +399,10 @@ async def test_each_kind_of_node_has_its_own_form(store: MemoryCheckpointer) -> 
 
 async def test_a_call_after_the_end_of_its_node_is_refused(store: MemoryCheckpointer) -> None:
     late: list[asyncio.Future[Any]] = []
+    is_over = asyncio.Event()
 
     async def call_late(context: Context) -> None:
-        await asyncio.sleep(0.02)
+        await is_over.wait()
         await context.call("f", do, "f")
 
     async def script(state: Any, context: Context) -> Any:
@@ -406,6 +410,7 @@ async def test_a_call_after_the_end_of_its_node_is_refused(store: MemoryCheckpoi
 
     play(script)
     assert (await start(store)).status == "done"
+    is_over.set()
     with pytest.raises(NodeError) as raised:
         await late[0]
     assert raised.value.reason == "node-ended"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -35,9 +36,12 @@ def _nodes() -> Iterator[None]:
 
 
 @pytest.fixture
-def log(caplog: pytest.LogCaptureFixture) -> pytest.LogCaptureFixture:
+def log(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.LogCaptureFixture]:
+    """What Stargraph logs, and nobody else; no store is slow, however long a busy machine takes for a write."""
+    monkeypatch.setattr(_logging, "SLOW_SECONDS", math.inf)
     caplog.set_level(logging.DEBUG, "stargraph")
-    return caplog
+    with caplog.filtering(logging.Filter("stargraph")):
+        yield caplog
 
 
 def fields(record: logging.LogRecord) -> tuple[Any, ...]:

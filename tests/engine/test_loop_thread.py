@@ -85,7 +85,7 @@ def test_a_close_cancels_what_runs(thread: LoopThread) -> None:
         assert begun.wait(60)
         thread.close()
         with pytest.raises(CancelledError):
-            waiting.result(20)
+            waiting.result(60)
     assert ended.is_set()
     assert thread.run(answer()) == 42
 

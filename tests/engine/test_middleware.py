@@ -14,6 +14,7 @@ import pytest
 from support import calling_nodes
 from support.calling_nodes import EFFECTS, do, do_async, fail
 from support.graphs import SEQUENCE, everything, graph
+from support.loop_clock import LoopClock
 from support.memory import MemoryCheckpointer
 
 from stargraph.checkpoint.memory import MemoryCheckpointer as Store
@@ -354,6 +355,7 @@ async def test_a_recorded_call_is_not_made(store: MemoryCheckpointer) -> None:
 
 async def test_a_limit_holds_nodes_back_and_not_their_timeouts(store: MemoryCheckpointer) -> None:
     busy: list[int] = [0, 0]
+    clock = LoopClock()
 
     class OneAtATime(Middleware):
         def __init__(self) -> None:
@@ -367,6 +369,7 @@ async def test_a_limit_holds_nodes_back_and_not_their_timeouts(store: MemoryChec
     async def script(state: Any, context: Context) -> None:
         busy[0] += 1
         busy[1] = max(busy)
+        clock.pass_(40)  # those that wait for their turn wait for longer than their timeout
         await asyncio.sleep(0.02)
         busy[0] -= 1
 
@@ -374,9 +377,9 @@ async def test_a_limit_holds_nodes_back_and_not_their_timeouts(store: MemoryChec
     text = """
 nodes:
   - {id: begin, kind: echo}
-  - {id: a, kind: "support.calling_nodes:play", timeout: 5}
+  - {id: a, kind: "support.calling_nodes:play", timeout: 100}
   - {id: end, kind: echo}
-rules: [{id: all, when: {node: begin}, then: [{kind: map, over: "[1, 2, 3]", target: a, join: end}]}]
+rules: [{id: all, when: {node: begin}, then: [{kind: map, over: "[1, 2, 3, 4]", target: a, join: end}]}]
 """
     run = await graph(text).start(checkpointer=store, middleware=[OneAtATime()])
     assert (await run.start()).status == "done"

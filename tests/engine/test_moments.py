@@ -82,7 +82,10 @@ async def test_a_run_outlives_a_fault_of_its_store(
     assert ledger.count("a") == 1
 
 
-async def test_an_executor_that_is_cancelled_twice_leaves_nothing_behind(store: MemoryCheckpointer) -> None:
+async def test_an_executor_that_is_cancelled_twice_leaves_nothing_behind(
+    store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("stargraph.engine._engine.CANCEL_SECONDS", 60)  # it is not given up before its gate opens
     text = f'{PATH}nodes: [{{id: a, kind: "support.nodes:step"}}, {{id: b, kind: "support.gated_nodes:stubborn"}}]'
     from support import gated_nodes
 

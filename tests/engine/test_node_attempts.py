@@ -120,13 +120,16 @@ async def test_a_retry_waits_for_the_thread_of_the_attempt_before(store: MemoryC
     timed = (
         f'{PATH}nodes: [{{id: a, kind: "support.nodes:held", timeout: 0.02, retry: {{attempts: 2, initial_delay: 0}}}}]'
     )
-    work = asyncio.ensure_future((await graph(timed).start(checkpointer=store, run_id="r")).start())
-    while not ledger:
-        await asyncio.sleep(0.01)
-    await asyncio.sleep(0.1)  # its time is over
-    assert ledger == ["a"]
-    nodes.release()
-    await work
+    run = await graph(timed).start(checkpointer=store, run_id="r")
+    async with asyncio.timeout(60):
+        async for event in run.stream():
+            if event.type == "attempt_failed" and event.attempt == 1:
+                await asyncio.sleep(0.1)  # for an attempt that would not wait
+                assert "a ended" not in ledger
+                assert ledger.count("a") <= 1
+                nodes.release()
+        while len(ledger) < 3:  # the second attempt has begun, and may be over as soon
+            await asyncio.sleep(0.01)
     assert ledger[:3] == ["a", "a ended", "a"]
 
 

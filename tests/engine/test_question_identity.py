@@ -51,17 +51,20 @@ def failure(store: MemoryCheckpointer) -> tuple[str, str | None]:
 
 
 async def test_each_answer_reaches_its_own_question_whatever_the_order(store: MemoryCheckpointer) -> None:
-    tries = 0
+    tries: list[asyncio.Event] = []
+    """Whether the first of the two is answered, in each execution."""
 
     async def both(ctx: Context) -> Any:
-        nonlocal tries
-        tries += 1
+        tries.append(is_answered := asyncio.Event())
 
         async def ask(prompt: str, is_first: bool) -> Any:
-            await asyncio.sleep(0 if is_first else 0.03)
-            return ctx.interrupt(prompt)
+            if not is_first:
+                await is_answered.wait()
+            answer = ctx.interrupt(prompt)
+            is_answered.set()
+            return answer
 
-        return await asyncio.gather(ask("Pay?", tries != 1), ask("Mail?", tries == 1))
+        return await asyncio.gather(ask("Pay?", len(tries) != 1), ask("Mail?", len(tries) == 1))
 
     run = await begin(store, both)
     assert await answer_all(run, store) == ["Mail?", "Pay?"]

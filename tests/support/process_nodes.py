@@ -58,7 +58,7 @@ class UnloadableError(Exception):
 
 def hangs(state: Any) -> None:
     """Does not end."""
-    time.sleep(60)
+    time.sleep(3600)
 
 
 def dies(state: Any) -> None:
