@@ -213,6 +213,60 @@ def test_the_last_step_is_shown_though_it_came_while_the_page_was_asked_for_agai
     expect(page.locator("[data-detail] h2")).to_contain_text("Step 2")
 
 
+def test_what_somebody_types_is_kept_while_the_run_goes_on(page: Page, place: Place) -> None:
+    def asked(*prompts: str) -> tuple[Interrupt, ...]:
+        return tuple(
+            Interrupt(id=each, task_id=each, node=each, prompt=f"Is {each} right?", asked_at=datetime.now(UTC))
+            for each in prompts
+        )
+
+    record = genesis(run_id="typed", timestamp=datetime.now(UTC))
+    waits: dict[str, Any] = {"event": "asked", "status": "awaiting_input", "executor_id": EXECUTOR}
+    one = record.next(**waits, timestamp=datetime.now(UTC), last_node="a", interrupts=asked("a"))
+    two = one.next(**waits, timestamp=datetime.now(UTC), last_node="b", interrupts=asked("a", "b"))
+    three = two.next(**waits, timestamp=datetime.now(UTC), last_node="c", interrupts=asked("a", "b", "c"))
+    write(place, record, one)
+    page.goto(f"{place.served.origin}/runs/typed")
+    answer = page.locator("form:has([name=question][value=a]) textarea")
+    answer.fill('"yes"')
+    write(place, two)
+    expect(page.locator("[data-detail] h2")).to_contain_text("Step 2")
+    expect(answer).to_be_focused()
+    expect(page.get_by_role("heading", name="Is b right?")).to_have_count(0)
+    page.get_by_role("heading", name="typed").click()
+    expect(page.get_by_role("heading", name="Is b right?")).to_be_attached()
+    expect(answer).to_have_value('"yes"')
+    write(place, three)
+    expect(page.get_by_role("heading", name="Is c right?")).to_be_attached()
+    expect(answer).to_have_value('"yes"')
+
+
+def test_child_runs_are_shown_once_and_the_list_goes_on_when_they_are_closed(page: Page, place: Place) -> None:
+    write(place, genesis(run_id="parent", timestamp=datetime.now(UTC)))
+    write(place, genesis(run_id="child", parent_run_id="parent", parent_step=0, origin="subgraph"))
+    page.goto(f"{place.served.origin}/?roots=1")
+    held: list[Route] = []
+
+    def hold(route: Route) -> None:
+        held.append(route)
+
+    page.route("**/runs/parent/children?*", hold)
+    button = page.get_by_role("button", name="Child runs of parent")
+    for _ in range(3):
+        button.click()
+    until(page, lambda: len(held) == 2)
+    for route in held:
+        route.continue_()
+    expect(page.locator("tr[data-row=child]")).to_be_visible()
+    total = page.locator("[data-region=chips] a").first
+    before = total.text_content()
+    write(place, genesis(run_id="newcomer", timestamp=datetime.now(UTC)))
+    expect(total).not_to_have_text(before or "")
+    assert [each for each in rows(page) if each in ("newcomer", "parent", "child")] == ["parent", "child"]
+    button.click()
+    expect(page.locator("tr[data-row=newcomer]")).to_be_visible()
+
+
 def test_an_old_answer_does_not_replace_a_newer_one(page: Page, place: Place) -> None:
     record = genesis(run_id="overtaken", timestamp=datetime.now(UTC))
     write(place, record)

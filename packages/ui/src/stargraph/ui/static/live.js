@@ -8,20 +8,45 @@ let isRefreshing = false;
 let isStale = false;
 // What the last event said. One that comes during a refresh must not be forgotten: it may be the last of all.
 let news;
+// Whether a region was left as it is because somebody uses it: it is asked for again once they have left it.
+let isHeld = false;
 const listeners = [];
 
 export function onChange(listener) {
   listeners.push(listener);
 }
 
+function isUsed(region) {
+  const focused = region.contains(document.activeElement) && document.activeElement.closest("form");
+  return focused || region.querySelector('[aria-expanded="true"]');
+}
+
+// The fields of the forms, by what they are for.
+function fieldsOf(region) {
+  const found = new Map();
+  for (const form of region.querySelectorAll("form")) {
+    for (const field of form.elements) {
+      const choice = field.type === "radio" ? field.value : "";
+      found.set(JSON.stringify([form.action, form.elements.question?.value, field.name, choice]), field);
+    }
+  }
+  return found;
+}
+
 function replace(old, fresh) {
-  if (old.contains(document.activeElement) && document.activeElement.closest("form")) return;
   const current = old.querySelector(".is-current")?.dataset.row;
   const open = new Set([...old.querySelectorAll("details[open][id]")].map((each) => each.id));
   localise(fresh);
   if (old.innerHTML === fresh.innerHTML) return;
   const height = old.offsetHeight;
+  const typed = fieldsOf(old);
   old.replaceChildren(...fresh.childNodes);
+  for (const [name, field] of fieldsOf(old)) {
+    const before = typed.get(name);
+    if (!before) continue;
+    if (before.value !== before.defaultValue) field.value = before.value;
+    if (before.checked !== before.defaultChecked) field.checked = before.checked;
+  }
   // A question must not push down what somebody reads: it lies over the page until it is put in its place.
   if (old.dataset.region === "news" && old.offsetHeight > height) old.classList.add("is-late");
   if (old.childElementCount < 2) old.classList.remove("is-late");
@@ -41,7 +66,8 @@ async function refresh() {
     const page = parse(await fetchText(location.href));
     for (const old of document.querySelectorAll("[data-region]")) {
       const fresh = page.querySelector(`[data-region="${old.dataset.region}"]`);
-      if (fresh && !old.querySelector('[aria-expanded="true"]')) replace(old, fresh);
+      if (fresh && isUsed(old)) isHeld = true;
+      else if (fresh) replace(old, fresh);
     }
     for (const listener of listeners) listener(detail);
   } catch {
@@ -95,6 +121,13 @@ export function startLive() {
   document.addEventListener("click", (event) => {
     event.target.closest("[data-settle]")?.parentElement.classList.remove("is-late");
   });
+  for (const type of ["focusout", "click"]) {
+    document.addEventListener(type, () => {
+      if (!isHeld || !isOn) return;
+      isHeld = false;
+      setTimeout(refresh, 300); // not between the two halves of a click
+    });
+  }
   connect(element.dataset.live);
   show();
   // A browser keeps few connections to one server: tabs that nobody sees must not hold them all.

@@ -51,9 +51,12 @@ document.addEventListener("click", async (event) => {
   button.setAttribute("aria-expanded", "true");
   try {
     const rows = rowsOf(await fetchText(button.dataset.children));
+    // In the meantime they may have been closed again, or closed and opened.
+    if (button.getAttribute("aria-expanded") !== "true" || Number(row.nextElementSibling?.dataset.depth) > depth) return;
     for (const each of rows) localise(each);
     row.after(...rows);
   } catch {
+    button.setAttribute("aria-expanded", "false");
     toast("The child runs could not be loaded");
   }
 });

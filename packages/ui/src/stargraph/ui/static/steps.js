@@ -44,7 +44,7 @@ export function startSteps() {
       rows.push(...found);
       for (const row of found) all.insertBefore(row, next ?? null);
     } catch {
-      pages.delete(page);
+      if (pages.get(page) === rows) pages.delete(page);
     }
   }
 
