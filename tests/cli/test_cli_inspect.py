@@ -58,11 +58,11 @@ def slow(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> Iterator[Folder]:
 
 def start(folder: Folder, graph: str = "slow.yaml") -> subprocess.Popen[str]:
     process = folder.spawn("run", graph, "-i", "count=0", "--run-id", "r1", "-q")
-    for _ in range(600):
-        if Path(".stargraph/run.sqlite").exists() and folder.call("inspect", "r1").code == 0:
-            return process
+    deadline = time.monotonic() + 60
+    while not (Path(".stargraph/run.sqlite").exists() and folder.call("inspect", "r1").code == 0):
+        assert time.monotonic() < deadline, "the run did not start"
         time.sleep(0.05)
-    raise AssertionError("the run did not start")
+    return process
 
 
 def line_with(process: subprocess.Popen[str], *words: str) -> str:

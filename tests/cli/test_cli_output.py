@@ -44,7 +44,7 @@ def huge(state):
 def bar(state):
     for number in range(20):
         print(f"\\r{number}%", end="", file=sys.stderr)
-        time.sleep(0.02)
+    while not __import__("os").path.exists("open"): time.sleep(0.01)
     print("\\rall of it", file=sys.stderr)
     print("\\x1b[2Ja \\x1b[32mgreen\\x1b[0m line\\x07")
     return {}
@@ -148,11 +148,16 @@ def test_a_message_of_70_megabytes_is_cut_where_it_is_shown(noisy: Folder) -> No
     assert len(shell(noisy, "inspect r --step 1", "").stdout) < 100_000
 
 
-def on_a_terminal(folder: Folder, *words: str, until: str | None = None) -> tuple[int, str]:
-    """Run the command line on a terminal of its own, which is closed once the file `until` is there."""
+def on_a_terminal(
+    folder: Folder, *words: str, until: str | None = None, opens_at: re.Pattern[str] | None = None
+) -> tuple[int, str]:
+    """Run the command line on a terminal of its own, which is closed once the file `until` is there.
+
+    Nodes that wait for it may end once the text on the terminal matches `opens_at`.
+    """
     ours, theirs = pty.openpty()
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import fcntl; fcntl.ioctl(0, {termios.TIOCSCTTY}, 0); {command()[2]}", *words],
+        command(*words, first=f"import fcntl; fcntl.ioctl(0, {termios.TIOCSCTTY}, 0)"),
         cwd=folder.path,
         stdin=theirs,
         stdout=theirs,
@@ -167,6 +172,8 @@ def on_a_terminal(folder: Folder, *words: str, until: str | None = None) -> tupl
     while time.monotonic() < deadline and not (until and (folder.path / until).exists()):
         try:
             seen += os.read(ours, 65536)
+            if opens_at is not None and opens_at.search(seen.decode(errors="replace")):
+                (folder.path / "open").touch()
         except BlockingIOError:
             time.sleep(0.02)
         except OSError:  # the other side was closed
@@ -202,11 +209,12 @@ def screen(text: str) -> list[str]:
 
 
 def test_a_terminal_shows_the_progress_bar_of_a_node_and_none_of_its_sequences(noisy: Folder) -> None:
-    code, seen = on_a_terminal(noisy, "run", "bar.yaml", "--run-id", "r")
+    drawn = re.compile(r"\r\x1b\[1A\x1b\[J\x1b\[\?7l1?\d%")
+    code, seen = on_a_terminal(noisy, "run", "bar.yaml", "--run-id", "r", opens_at=drawn)
     assert code == 0
     assert "\x1b[2J" not in seen
     assert "\x07" not in seen
-    assert re.search(r"\r\x1b\[1A\x1b\[J\x1b\[\?7l1?\d%", seen), "the bar is drawn while it has no end"
+    assert drawn.search(seen), "the bar is drawn while it has no end"
     shown = screen(seen)
     assert shown[0] == "bar  run r  ./.stargraph/run.sqlite"
     assert shown[1:3] == ["all of it", "\\x1b[2Ja green line\\x07"]

@@ -127,7 +127,9 @@ def test_a_second_ctrl_c_ends_a_process_whose_loop_is_blocked(waits: Folder) -> 
 
 
 def test_sigterm_lets_the_running_node_end_and_records_paused(waits: Folder) -> None:
-    process = waits.spawn("run", "graph.yaml", "--run-id", "r1", "--json")
+    # However late the node is let go, it ends within the grace.
+    patient = "import stargraph.cli._execution as execution; execution._GRACE = 300"
+    process = waits.spawn("run", "graph.yaml", "--run-id", "r1", "--json", first=patient)
     until(lambda: "b" in marks(waits), "node b")
     process.send_signal(signal.SIGTERM)
     assert process.stderr is not None

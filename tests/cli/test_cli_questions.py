@@ -6,13 +6,14 @@ import json
 import os
 import pty
 import select
-import sys
+import subprocess
+import termios
 import time
 from enum import Enum
 from typing import Annotated, Literal
 
 import pytest
-from support.cli import Folder
+from support.cli import Folder, command
 
 from stargraph.cli._questions import choices_of, readings
 
@@ -244,12 +245,18 @@ def test_a_graph_is_drawn_and_its_schema_printed(waiting: Folder) -> None:
 
 def test_on_a_terminal_the_person_is_asked(folder: Folder) -> None:
     folder.write("asking.yaml", ASKING)
-    pid, terminal = pty.fork()
-    if pid == 0:
-        os.chdir(folder.path)
-        os.environ["TERM"] = "xterm"
-        code = "from stargraph.cli import main; main()"
-        os.execv(sys.executable, [sys.executable, "-c", code, "run", "asking.yaml", "--run-id", "r"])
+    # Not by pty.fork: with other threads in this process, what it makes may hang before it becomes the program.
+    terminal, theirs = pty.openpty()
+    process = subprocess.Popen(
+        command("run", "asking.yaml", "--run-id", "r", first=f"import fcntl; fcntl.ioctl(0, {termios.TIOCSCTTY}, 0)"),
+        cwd=folder.path,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env={**os.environ, "TERM": "xterm"},
+        start_new_session=True,
+    )
+    os.close(theirs)
     seen = ""
     script = [
         ("Approve 12.5?", "perhaps"),
@@ -272,8 +279,8 @@ def test_on_a_terminal_the_person_is_asked(folder: Folder) -> None:
             question, typed = script.pop(0)
             read = found + len(question)
             os.write(terminal, f"{typed}\n".encode())
-    _, status = os.waitpid(pid, 0)
-    assert os.waitstatus_to_exitcode(status) == 0, seen
+    os.close(terminal)
+    assert process.wait(60) == 0, seen
     assert folder.call("inspect", "r", "--step", "0", "--json").code == 0
     assert '"Ada"' in seen
     assert "Approve 12.5? [yes/no]" in seen

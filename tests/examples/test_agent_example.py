@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from queue import Queue
 from typing import Any
 
 import pytest
@@ -105,19 +106,21 @@ def test_killed_between_the_refund_and_the_last_reply_it_refunds_once(
     tmp_path: Path, service: tuple[str, type[_Service]]
 ) -> None:
     url, handler = service
+    started: Queue[subprocess.Popen[str]] = Queue()
     killed: list[subprocess.Popen[str]] = []
 
     def answer(messages: list[dict[str, Any]]) -> dict[str, Any]:
         if messages[-1]["role"] == "user":
             return _reply(_call("refund", order="A7", amount=12.5))
         if not killed:
-            killed.append(desk)
-            desk.send_signal(signal.SIGKILL)
+            killed.append(started.get(timeout=60))  # it may ask before this program knows that it was started
+            killed[0].send_signal(signal.SIGKILL)
         return {"role": "assistant", "content": f"Done: {messages[-1]['content']}"}
 
     handler.answer = staticmethod(answer)
     variables = {"OPENAI_BASE_URL": url, "OPENAI_API_KEY": "sk-test", "OPENAI_MODEL": "small"}
     desk = _desk(tmp_path, **variables)
+    started.put(desk)
     desk.communicate(timeout=60)
     again = _desk(tmp_path, **variables)
     assert again.communicate(timeout=60) == ("Done: refunded 12.50\n", "")

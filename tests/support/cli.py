@@ -83,10 +83,10 @@ class Folder:
             told = [stream.getvalue().decode(errors="replace").replace("\r\n", "\n") for stream in (out, err)]
         return Answer(int(end.value.code or 0), *told)
 
-    def spawn(self, *words: str, **options: Any) -> subprocess.Popen[str]:
-        """Run the command line as a process of its own."""
+    def spawn(self, *words: str, first: str = "", **options: Any) -> subprocess.Popen[str]:
+        """Run the command line as a process of its own, which executes `first` before that."""
         given: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True, **options}
-        return subprocess.Popen(command(*words), cwd=self.path, **given)
+        return subprocess.Popen(command(*words, first=first), cwd=self.path, **given)
 
 
 @contextlib.contextmanager
@@ -116,5 +116,5 @@ def own_folder(path: Path) -> Iterator[Folder]:
                 del sys.modules[name]
 
 
-def command(*words: str) -> list[str]:
-    return [sys.executable, "-c", "from stargraph.cli import main; main()", *words]
+def command(*words: str, first: str = "") -> list[str]:
+    return [sys.executable, "-c", f"{first}\nfrom stargraph.cli import main; main()", *words]

@@ -80,7 +80,9 @@ def launched() -> Iterator[Browser]:
     """Start the browser."""
     program = require_chromium()
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(
+            executable_path=program, args=["--no-sandbox", "--disable-dev-shm-usage"], timeout=2 * WAIT
+        )
         yield browser
         browser.close()
 
@@ -101,6 +103,7 @@ class Seen:
 
 
 def signed_in(context: BrowserContext, pages: Served) -> Seen:
+    context.set_default_timeout(WAIT)
     seen = Seen(context.new_page())
     seen.page.on("console", lambda message: seen.complaints.append(message.text) if message.type == "error" else None)
     seen.page.on("pageerror", lambda error: seen.complaints.append(str(error)))

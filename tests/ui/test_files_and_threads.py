@@ -8,9 +8,10 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator
+from datetime import datetime, tzinfo
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 import pytest
@@ -57,7 +58,17 @@ async def test_a_page_of_a_run_needs_nothing_else(store: MemoryCheckpointer, fol
     assert "Publish the article on databases?" in await render_page(store, ids["waiting"])
 
 
-def test_inspect_writes_the_page(folder_of_commands: Folder, tmp_path: Path) -> None:
+class StandingClock(datetime):
+    """A run that goes on has lasted longer in the second of two pages."""
+
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> Self:
+        return cls(2026, 11, 28, 12, tzinfo=tz)
+
+
+def test_inspect_writes_the_page(folder_of_commands: Folder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stargraph.ui._timeline_svg.datetime", StandingClock)
+
     async def fill() -> None:
         async with SQLiteCheckpointer(tmp_path / "runs.sqlite") as store:
             await make_hostile(store)

@@ -144,6 +144,7 @@ async def test_a_text_is_looked_for_up_to_a_bound_and_further_on_demand(
 ) -> None:
     monkeypatch.setattr("stargraph.ui._text_search._AT_A_TIME", 20)
     monkeypatch.setattr("stargraph.ui._text_search.MOST_RUNS", 60)
+    monkeypatch.setattr("stargraph.ui._text_search.MOST_SECONDS", 3600.0)
     for number in range(150):
         metadata = {"customer": "ada"} if number in (100, 149) else {}
         await store.write(genesis(run_id=f"run-{number:03}", metadata=metadata))

@@ -34,7 +34,7 @@ async def test_the_printed_link_leads_to_the_runs(tmp_path: Path, host: str) -> 
             name, port, path = found.groups()
             assert name == ("localhost" if host == "127.0.0.1" else socket.gethostname())
             named = {"host": f"{name}:{port}"}
-            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=named) as client:
+            async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", headers=named, timeout=60) as client:
                 answer = await client.get(path)
                 assert answer.status_code == 303
                 cookie = answer.headers["set-cookie"].partition(";")[0]
