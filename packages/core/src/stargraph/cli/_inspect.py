@@ -38,6 +38,7 @@ from stargraph.errors import CheckpointNotFoundError, StargraphError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
+    from datetime import datetime
 
     from stargraph.checkpoint.protocol import Checkpoint, Checkpointer
     from stargraph.cli._store import StoreRef
@@ -275,9 +276,14 @@ def _show_diff(before: Checkpoint, after: Checkpoint, *, as_json: bool) -> None:
     print_lines([*lines, "", *map(one_line, diff.lines())] if diff else lines)
 
 
+def _seconds_between(began: datetime, ended: datetime) -> float:
+    """Return how long something took; nothing if the clock was set back meanwhile."""
+    return max((ended - began).total_seconds(), 0.0)
+
+
 def _entry(record: Checkpoint, before: Checkpoint | None, shown: Collection[str]) -> dict[str, Any]:
     began = record.task_started_at or next((call.started_at for call in record.calls if call.kind == "call"), None)
-    seconds = None if began is None else (record.timestamp - began).total_seconds()
+    seconds = None if began is None else _seconds_between(began, record.timestamp)
     return {
         "step": record.step,
         "event": record.event,
@@ -326,7 +332,7 @@ def _entry_as_json(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 def _head(latest: Checkpoint) -> list[str]:
-    seconds = (latest.timestamp - latest.started_at).total_seconds()
+    seconds = _seconds_between(latest.started_at, latest.timestamp)
     lines = [
         f"run      {latest.run_id}",
         f"graph    {latest.graph_id}  ({latest.graph_hash[:12]})",
@@ -393,7 +399,7 @@ def _step_lines(record: Checkpoint) -> list[str]:
     if record.key is not None:
         lines.append(f"key      {one_line(record.key)}")
     if record.task_started_at is not None:
-        lines.append(f"took     {show_seconds((record.timestamp - record.task_started_at).total_seconds())}")
+        lines.append(f"took     {show_seconds(_seconds_between(record.task_started_at, record.timestamp))}")
     lines += [f"{'' if number else 'said':<9}{words}" for number, words in enumerate(step_words(record, None))]
     following = " ".join(item.node if item.kind == "task" else f"join:{item.join}" for item in record.frontier)
     if following:
