@@ -511,10 +511,11 @@ class StateSpec:
                 raise would_be_lost(paths[name], found)
 
     def _unknown(self, where: str, key: object) -> StateError:
+        why = self._class.why_no_field(key) if self._class is not None and isinstance(key, str) else None
         return StateError(
             f"{where}: the state has no field {key!r}",
             reason="unknown-field",
-            hint=f"It has: {', '.join(self.fields or ()) or 'none'}.",
+            hint=f"{f'{why} ' if why else ''}It has: {', '.join(self.fields or ()) or 'none'}.",
             path=f"state.{key}",
         )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import sys
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
@@ -38,7 +39,7 @@ from stargraph.engine._class_schema import (
 from stargraph.engine._fidelity import NO_NUMBER, Difference, difference
 from stargraph.engine._reducers import Reducer, annotation_parts, hides_reducers
 from stargraph.errors import GraphError, StateError
-from stargraph.ir import reducers_in
+from stargraph.ir import reducers_in, refuse_named_reducers
 
 _UNDEFINED: Final = ("class-not-fully-defined", "undefined-annotation")
 """The codes of pydantic's complaints about names that stand for nothing yet."""
@@ -72,6 +73,7 @@ class StateClass:
     def __init__(self, found: object, path: str) -> None:
         if not isinstance(found, type):
             raise not_a_state_class(path)
+        _refuse_undecorated(found, path)
         self.kind = found
         self._class: Any = found
         self._path = path
@@ -129,6 +131,8 @@ class StateClass:
         hints = {} if infos else typing.get_type_hints(self._class, include_extras=True)
         self.annotations: dict[str, Any] = {}
         self._metadata: dict[str, list[object]] = {}
+        fields = dataclasses.fields(self._class) if dataclasses.is_dataclass(self._class) else ()
+        self._field_metadata = {field.name: field.metadata for field in fields}
         for name in names:
             if name in infos:
                 self._metadata[name] = [*infos[name].metadata, infos[name]]
@@ -148,6 +152,25 @@ class StateClass:
         """Return the field that a key of an input or an update stands for: its name or its alias; None if none does."""
         return key if key in self._validators else self._aliases.get(key)
 
+    def why_no_field(self, key: str) -> str | None:
+        """Return why what the class has by a name is no field of it, or None if it has nothing of that name.
+
+        Args:
+            key: the name.
+        """
+        if key in getattr(self.kind, "__private_attributes__", ()):
+            return f"{key!r} is a private attribute, which is not stored: name it without the _."
+        bases = [base for base in self.kind.__mro__ if base not in (object, BaseModel, dict)]
+        owner = next((base for base in bases if key in vars(base) or key in _annotations_of(base)), None)
+        if owner is None:
+            return None
+        if key in _annotations_of(owner):
+            return f"{key!r} is annotated as one value of the class {self.kind.__name__}, and not as a field."
+        value = vars(owner)[key]
+        if callable(value) or hasattr(value, "__get__"):
+            return f"{key!r} is a method or property of {self.kind.__name__}, and no field."
+        return f"{key!r} has no annotation, so it is no field: write {key}: {type(value).__name__} = {value!r:.40}."
+
     def reducers(self) -> dict[str, tuple[list[Reducer], object]]:
         """Return the reducers that the type of each field declares, and its `json_schema_extra`."""
         found: dict[str, tuple[list[Reducer], object]] = {}
@@ -159,7 +182,12 @@ class StateClass:
                     hint="Put it outermost, as in: Annotated[list[str] | None, append].",
                 )
             extra = next((item.json_schema_extra for item in metadata if isinstance(item, FieldInfo)), None)
-            found[name] = (reducers_in(metadata), extra)
+            others = {key: value for key, value in extra.items() if key != "reduce"} if isinstance(extra, dict) else {}
+            reducers = reducers_in(metadata)
+            if not reducers:
+                said = [*metadata, others, self._field_metadata.get(name, {})]
+                refuse_named_reducers(said, f"state_class: {self._path}.{name}")
+            found[name] = (reducers, extra)
         return found
 
     def whole(self, inputs: Mapping[str, object]) -> Any:
@@ -435,6 +463,35 @@ def _holder(kind: Any, names: Iterable[str], values: dict[str, object]) -> Any:
     for other in names:
         object.__setattr__(holder, other, values.get(other))
     return holder
+
+
+def _annotations_of(kind: type) -> Mapping[str, object]:
+    """Return the annotations of a class itself, unevaluated where they may name what is not defined yet.
+
+    Args:
+        kind: the class.
+    """
+    if sys.version_info >= (3, 14):
+        import annotationlib
+
+        return annotationlib.get_annotations(kind, format=annotationlib.Format.FORWARDREF)
+    found: Mapping[str, object] = vars(kind).get("__annotations__", {})
+    return found
+
+
+def _refuse_undecorated(found: type, path: str) -> None:
+    """Refuse a class that adds fields to a dataclass, and is none itself: they would be ignored."""
+    if not dataclasses.is_dataclass(found) or "__dataclass_fields__" in vars(found):
+        return
+    known = {field.name for field in dataclasses.fields(found)}
+    for name, annotation in _annotations_of(found).items():
+        is_shared = "ClassVar" in (annotation if isinstance(annotation, str) else repr(annotation))
+        if name not in known and not is_shared:
+            raise GraphError(
+                f"state_class: {path} adds the field {name!r} to a dataclass, and is not decorated itself",
+                reason="bad-state-class",
+                hint=f"Write @dataclass above class {found.__name__}.",
+            )
 
 
 def _at_field(found: type) -> str:

@@ -1,6 +1,6 @@
 """The graph's definition: its data model, and reading it from YAML and JSON."""
 
-from stargraph.ir._annotations import makes_reducers, reducers_in, signature_of, takes_two
+from stargraph.ir._annotations import makes_reducers, reducers_in, refuse_named_reducers, signature_of, takes_two
 from stargraph.ir._build import GraphBuilder
 from stargraph.ir._callables import FOLDER_NAME, SESSION, callable_path, main_module_name
 from stargraph.ir._changes import definition_changes
@@ -81,6 +81,7 @@ __all__ = [
     "prompt_fields",
     "read_graph",
     "reducers_in",
+    "refuse_named_reducers",
     "schema_type",
     "show_path",
     "signature_of",

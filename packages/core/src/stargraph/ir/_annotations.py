@@ -6,7 +6,7 @@ import inspect
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
@@ -27,6 +27,7 @@ _SIMPLE: Final[dict[Any, str]] = {
     object: "any",
 }
 _ENGINE: Final = "stargraph.engine."
+_NAMED: Final = frozenset(BUILTIN_REDUCERS) - {"replace"}  # which is what happens anyway
 _TYPING: Final = ("typing", "typing_extensions", "types")
 
 
@@ -57,6 +58,8 @@ def field_type_of(annotation: Any, name: str) -> AnnotatedType:
     if typing.get_origin(annotation) is not Annotated:
         return AnnotatedType(_text(annotation, name), None)
     reducers = reducers_in(annotation.__metadata__)
+    if not reducers:
+        refuse_named_reducers(annotation.__metadata__, f"the field {name!r}")
     if len(reducers) > 1:
         raise GraphError(f"the field {name!r} has more than one reducer", reason="unknown-reducer", hint="Keep one.")
     return AnnotatedType(_text(annotation.__origin__, name), _reducer_name(reducers[0]) if reducers else None)
@@ -70,6 +73,31 @@ def reducers_in(metadata: Iterable[object]) -> list[Callable[..., Any]]:
             objects that take no value and update.
     """
     return [item for item in metadata if callable(item) and _is_reducer(item)]
+
+
+def refuse_named_reducers(metadata: Iterable[object], owner: str) -> None:
+    """Refuse the name of a reducer where only the reducer itself counts: `Annotated[list, "append"]` would replace.
+
+    Args:
+        metadata: what follows the type, if no reducer does, and mappings that may have one as `reduce` or `reducer`.
+        owner: the field, for the error.
+
+    Raises:
+        GraphError: a reducer is named (`reason="unknown-reducer"`).
+    """
+    for item in metadata:
+        for given in (item.get("reduce"), item.get("reducer")) if isinstance(item, Mapping) else (item,):
+            name = given if isinstance(given, str) else None
+            if isinstance(item, Mapping) and callable(given) and _is_reducer(given):
+                name = getattr(given, "__name__", None)
+            if name is None or (isinstance(given, str) and name not in _NAMED):
+                continue
+            raise GraphError(
+                f"{owner} says {given!r:.60} where no reducer is looked for, so its values would be replaced",
+                reason="unknown-reducer",
+                hint=f"Give the reducer itself, behind the type, as in Annotated[list[str], {name}]; those of Stargraph"
+                " are in stargraph.graph.",
+            )
 
 
 def _is_reducer(item: Callable[..., Any]) -> bool:
