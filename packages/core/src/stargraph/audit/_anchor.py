@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from contextlib import aclosing
 from datetime import UTC, datetime
+from types import NoneType
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, PlainSerializer, StringConstraints, ValidationError
@@ -13,7 +14,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer, RunSummary, Seal, Status
 from stargraph.checkpoint.values import canonical, format_time
 from stargraph.errors import CheckpointCorruptedError, StargraphError
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import check_callable, check_checkpointer, check_keyring, check_type
 from stargraph.runtime._reading import Progress, Tally, all_runs, each, find_summary, read_latest
 
 _CONTEXT: Final = b"stargraph anchor 1\n"
@@ -124,6 +125,9 @@ async def anchor(
         StoreUnavailableError: the store cannot be read.
     """
     check_checkpointer(store, "store")
+    check_keyring(keyring)
+    check_type(after, "after", (Anchor, NoneType), "an Anchor, as Anchor.from_json(…) reads one")
+    check_callable(progress, "progress", "a function of the numbers of runs and steps, or None")
     made_at = datetime.now(UTC)
     tally = Tally(progress)
     known = {} if after is None else {head.run_id: head for head in after.runs}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import aclosing
+from types import NoneType
 
 from stargraph.audit._anchor import Anchor, Head
 from stargraph.audit._reports import Finding, Note, RunReport, VerifyReport
@@ -13,7 +14,14 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.driver import RecordBases
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, RunSummary, StepRange
 from stargraph.errors import CheckpointCorruptedError
-from stargraph.runtime._given import as_run_ids, check_checkpointer, check_flags
+from stargraph.runtime._given import (
+    as_run_ids,
+    check_callable,
+    check_checkpointer,
+    check_flags,
+    check_keyring,
+    check_type,
+)
 from stargraph.runtime._reading import Progress, Tally, Unreadable, all_runs, each, find_summary, read_latest, steps
 from stargraph.runtime._tree import with_children
 from stargraph.runtime.dispatch import run_not_found_error
@@ -47,6 +55,10 @@ async def verify(
     """
     check_flags(children=children)
     check_checkpointer(store, "store")
+    check_keyring(keyring)
+    check_type(anchor, "anchor", (Anchor, NoneType), "an Anchor, as Anchor.from_json(…) reads one")
+    check_callable(progress, "progress", "a function of the numbers of runs and steps, or None")
+    check_callable(on_run, "on_run", "a function of a RunReport, or None")
     heads = {} if anchor is None else {head.run_id: head for head in anchor.runs}
     wanted: list[str] | None = None
     if run_ids is not None:
@@ -134,6 +146,7 @@ async def verify_run(
         StoreUnavailableError: the store cannot be read.
     """
     check_checkpointer(store, "store")
+    check_keyring(keyring)
     look = _Look(store, run_id, keyring, anchored)
     report = await look.once(summary, look_up=summary is None, on_step=on_step)
     if report is not None and report.findings:

@@ -15,7 +15,7 @@ from stargraph.errors import CheckpointConflictError, CheckpointError, StateErro
 from stargraph.graph._resume_checks import recorded_definition
 from stargraph.ir import fits_schema, schema_type, validate_value
 from stargraph.runtime import dispatch
-from stargraph.runtime._given import check_checkpointer, check_seconds
+from stargraph.runtime._given import check_checkpointer, check_keyring, check_seconds
 
 _TRIES: Final = 100
 _POLL_SECONDS: Final = 0.2
@@ -44,6 +44,7 @@ async def append(
         CheckpointError: as `build` or the store raises.
     """
     check_checkpointer(store, "store")
+    check_keyring(keyring)
     for _ in range(_TRIES):
         tail = await dispatch.read_run(store, run_id, keyring=keyring)
         checkpoint = build(tail)
@@ -88,6 +89,7 @@ async def respond(
         TypeError: `interrupt_id` is neither a question nor an id.
     """
     check_checkpointer(store, "store")
+    check_keyring(keyring)
     question_id = as_question_id(interrupt_id)
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
     checked = await check_answer(store, tail, question_id, value, plan=plan, keyring=keyring)

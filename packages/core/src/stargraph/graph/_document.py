@@ -7,24 +7,25 @@ from collections.abc import Sequence
 
 from stargraph.engine import Expression
 from stargraph.graph._graph import Graph
-from stargraph.graph._targets import load_object, python_target
+from stargraph.graph._targets import load_object, python_target, target_text
 from stargraph.ir import GraphBuilder, IRDocument, check_document, load_graph
 from stargraph.runtime._given import as_folders
 
 
-def load_document(target: str, *, code: Sequence[str | os.PathLike[str]] = ()) -> IRDocument:
+def load_document(target: str | os.PathLike[str], *, code: Sequence[str | os.PathLike[str]] = ()) -> IRDocument:
     """Return the definition of a graph that `Graph.load` loads; the code of the nodes in a graph file is not imported.
 
     Args:
-        target: the graph, as the command line names it.
+        target: the graph, as the command line names it, or the path of a file.
         code: as for `Graph.load`.
 
     Raises:
         GraphError: there is no such graph, or its definition is wrong.
     """
-    python = python_target(target)
+    name = target_text(target)
+    python = python_target(name)
     if python is None:
-        return load_graph(target, compile_expression=Expression)
+        return load_graph(name, compile_expression=Expression)
     found = load_object(python, as_folders(code), Graph)
     if isinstance(found, Graph):
         return found.ir

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from datetime import datetime
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final, Generic, overload
 
 from typing_extensions import TypeVar
@@ -27,9 +28,9 @@ from stargraph.graph._queue import EnqueuedRun, RunRequest, enqueue_runs
 from stargraph.graph._result import RunResult
 from stargraph.graph._resume_checks import Accept
 from stargraph.graph._run import Run
-from stargraph.graph._targets import load_object, python_target
+from stargraph.graph._targets import load_object, python_target, target_text
 from stargraph.ir import GraphBuilder, IRDocument
-from stargraph.runtime._given import as_folders, check_checkpointer, check_flags
+from stargraph.runtime._given import as_folders, check_checkpointer, check_flags, check_type
 from stargraph.runtime._loop_thread import LoopThread
 
 S = TypeVar("S", default=Any)
@@ -89,6 +90,8 @@ class Graph(Generic[S]):
 
     def _set_up(self, plan: Plan, integrity_key: Keyring | str | None) -> None:
         """Take over a plan; the constructors share this."""
+        keys = "a Keyring, or the text of keys, as in key_id:secret"
+        check_type(integrity_key, "integrity_key", (Keyring, str, NoneType), keys)
         self._plan = plan
         if isinstance(integrity_key, str):
             integrity_key = Keyring.parse(integrity_key)
@@ -128,7 +131,7 @@ class Graph(Generic[S]):
     @classmethod
     def load(
         cls,
-        target: str,
+        target: str | os.PathLike[str],
         *,
         integrity_key: Keyring | str | None = None,
         code: Sequence[str | os.PathLike[str]] = (),
@@ -138,16 +141,18 @@ class Graph(Generic[S]):
         The attribute is a Graph, a GraphBuilder or an IRDocument. `file.py` alone is the only graph of that file.
 
         Args:
-            target: the name.
+            target: the name, or the path of a file.
             integrity_key: as for the constructor.
             code: further folders, for modules that are neither beside the file nor installed.
 
         Raises:
             GraphError: there is no such graph, or it is wrong; with the line in your file.
+            TypeError: `target` is neither a name nor a path.
         """
-        python = python_target(target)
+        name = target_text(target)
+        python = python_target(name)
         if python is None:
-            return cls.from_file(target, integrity_key=integrity_key, code=code)
+            return cls.from_file(name, integrity_key=integrity_key, code=code)
         found = load_object(python, as_folders(code), Graph)
         if not isinstance(found, Graph):
             return cls(found, integrity_key=integrity_key)
@@ -190,6 +195,7 @@ class Graph(Generic[S]):
             None if the answer may be any JSON, since it goes to the code of a node. If a child run asks, the field is
             one of the child's graph.
         """
+        check_type(question, "question", Interrupt, "one of the questions of a run")
         return answer_type(self._plan, question)
 
     def validate(self) -> tuple[str, ...]:

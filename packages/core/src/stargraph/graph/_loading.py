@@ -6,12 +6,13 @@ import os
 import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 from stargraph.engine import Expression, Modules, Plan
 from stargraph.errors import GraphError
 from stargraph.ir import NO_SOURCE, SESSION, GraphBuilder, IRDocument, Source, check_document, read_graph
-from stargraph.runtime._given import as_folders
+from stargraph.runtime._given import as_folders, check_type
 
 
 def plan_of(ir: IRDocument | GraphBuilder[Any], folder: str | os.PathLike[str] | None) -> Plan:
@@ -26,6 +27,7 @@ def plan_of(ir: IRDocument | GraphBuilder[Any], folder: str | os.PathLike[str] |
         GraphError: the definition is wrong, or the code that it names cannot be imported.
         TypeError: `ir` is neither.
     """
+    check_type(folder, "folder", (str, os.PathLike, NoneType), "the path of a folder, or None")
     source, modules = NO_SOURCE, Modules()
     if isinstance(ir, GraphBuilder):
         source, modules = ir.source, Modules.of(ir.code)
@@ -49,7 +51,11 @@ def plan_of_file(path: str | os.PathLike[str], code: Sequence[str | os.PathLike[
     Raises:
         GraphError: the file cannot be read, or the definition is wrong; with its line and column.
     """
-    file = Path(path).resolve()
+    check_type(path, "path", (str, os.PathLike), "the path of a graph file")
+    try:
+        file = Path(path).resolve()
+    except ValueError as error:  # it holds what no path can, such as NUL
+        raise GraphError(f"the file cannot be read: {error}", reason="unreadable-file", file=repr(path)) from None
     if file.suffix == ".py":
         raise GraphError(
             "a graph in Python is not read as a graph file",

@@ -16,6 +16,7 @@ from stargraph.graph._control import append, refuse_ended_or_child
 from stargraph.graph._given import as_inputs, as_metadata
 from stargraph.graph._records import new_run_id
 from stargraph.runtime import dispatch
+from stargraph.runtime._given import check_type
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -137,11 +138,13 @@ async def enqueue_runs(
         CheckpointConflictError: another run has one of the ids (`reason="run-exists"`).
         CheckpointError: as `queued_record` or the store raises. Enqueueing the same requests again is safe.
     """
+    check_type(requests, "runs", Iterable, "a list of RunRequest")
     given = list(requests)
     records: dict[str, Checkpoint] = {}
     named: list[Checkpoint] = []
     order: list[EnqueuedRun] = []
     for request in given:
+        check_type(request, "one of runs", RunRequest, "RunRequest, as in RunRequest(inputs={…})")
         record = queued_record(plan, request, await plan.state.initial_in_turns(as_inputs(request.inputs)))
         first = records.setdefault(record.run_id, record)
         if first is record and request.run_id is not None:

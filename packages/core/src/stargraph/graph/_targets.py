@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, cast
 
 from stargraph.engine import Modules, folder_module, import_failed, user_line
 from stargraph.errors import GraphError, StargraphError
 from stargraph.ir import GraphBuilder, IRDocument, did_you_mean
+from stargraph.runtime._given import check_type
 
 _PYTHON: Final = re.compile(r"(?P<place>.+\.py)(?::(?P<name>[^:]*))?", re.DOTALL)
 _MODULE: Final = re.compile(r"(?P<place>\w[\w.-]*):(?P<name>[^:/\\]*)")
@@ -36,6 +37,22 @@ class PythonTarget(NamedTuple):
     def is_file(self) -> bool:
         """Whether the place is a file."""
         return self.place.endswith(".py")
+
+
+def target_text(target: object) -> str:
+    """Return the name of a graph as people type it.
+
+    Args:
+        target: the name, or the path of a file.
+
+    Raises:
+        TypeError: it is neither.
+    """
+    give = "the name of a graph, as in graph.yaml, file.py:attribute or module:attribute"
+    check_type(target, "target", (str, os.PathLike), give)
+    text = os.fspath(cast("str | os.PathLike[str]", target))
+    check_type(text, "target", str, give)  # an object of a path may be one of bytes
+    return text
 
 
 def python_target(text: str) -> PythonTarget | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path as FilePath
+from types import NoneType
 from typing import (
     Any,
     Concatenate,
@@ -21,6 +22,7 @@ from pydantic import BaseModel
 from typing_extensions import TypeVar
 
 from stargraph.errors import GraphError
+from stargraph.errors._arguments import check_type
 from stargraph.ir._annotations import field_type_of
 from stargraph.ir._callables import SESSION, callable_path, check_name
 from stargraph.ir._check import check_document
@@ -242,6 +244,9 @@ class GraphBuilder(Generic[S]):
             condition: CEL over `state` and `node`; without it the rule always applies.
             description: for people.
         """
+        check_type(node, "node", str, "the id of the node that the rule follows")
+        for action in then:
+            check_type(action, "one of then", BaseModel, "an action of stargraph.ir, such as Goto(goto='next')")
         actions = [_dumped(action) for action in then]
         self._add_rule(_given(id=id, when=_when(node, condition), description=description), actions)
         return self
@@ -272,6 +277,8 @@ class GraphBuilder(Generic[S]):
             if path.startswith(f"{SESSION}:") and path not in kinds:
                 self._code.pop(path, None)
             self._add_code(path, transform)
+        check_type(graph_hash, "graph_hash", str, "that of the older version, as `stargraph inspect` shows it")
+        check_type(rename, "rename", (Mapping, NoneType), "a dict of the nodes by their old ids")
         renamed = {old: self._node_id(new) for old, new in (rename or {}).items()}
         # A cell of a notebook that is run again replaces what it said before.
         self._migrations[graph_hash] = {"from": graph_hash, "state": paths, "rename": renamed}

@@ -7,6 +7,7 @@ import os
 from stargraph.checkpoint.driver import open_regular_file
 from stargraph.checkpoint.protocol import JsonValue
 from stargraph.errors import GraphError
+from stargraph.errors._arguments import check_type
 from stargraph.ir._check import CompileExpression, check_document
 from stargraph.ir._models import IRDocument
 from stargraph.ir._parse import read_document
@@ -42,6 +43,7 @@ def read_graph(
     Raises:
         GraphError: the file cannot be read, or is not a graph; a line for each fault, with file:line:column.
     """
+    check_type(path, "path", (str, os.PathLike), "the path of a graph file")
     file = os.fspath(path)
     try:
         with open_regular_file(file) as stream:
@@ -89,6 +91,7 @@ def parse_graph(text: str, *, file: str = "<text>", compile_expression: CompileE
 
 
 def _parsed(text: str, file: str, compile_expression: CompileExpression | None) -> tuple[IRDocument, Source]:
+    check_type(text, "text", str, "the text of a graph; read_graph(path) reads a file")
     if len(text) > MAX_BYTES:
         message = f"larger than the {MAX_BYTES // 2**20} MiB that a graph may have"
         raise GraphError(message, reason="unreadable-file", file=file)

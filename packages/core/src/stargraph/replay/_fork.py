@@ -33,10 +33,11 @@ from stargraph.engine import (
 )
 from stargraph.engine._migration import check_frontier, migrated, migration_for
 from stargraph.errors import CheckpointError, CheckpointNotFoundError, GraphError, StateError
+from stargraph.graph._given import as_metadata
 from stargraph.graph._resume_checks import check_hashes
 from stargraph.replay._overlay import Overlay, bad_overlay, changed_state
 from stargraph.runtime import dispatch
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import check_checkpointer, check_keyring, check_type
 
 _EVENTS: Final[dict[str, Event]] = {"call": "called", "answer": "answered", "now": "asked"}
 """The events that record what a task learned before it completed."""
@@ -73,6 +74,11 @@ async def open_fork(
         StargraphError: the overlay names something that the run does not have (`reason="bad-overlay"`).
     """
     check_checkpointer(store, "store")
+    check_keyring(keyring)
+    check_type(overlay, "overlay", Overlay, "an Overlay of stargraph.replay")
+    as_metadata(metadata)
+    if step is not None and (isinstance(step, bool) or not isinstance(step, int)):
+        raise ValueError(f"step is {step!r:.80}: give the number of a step, or None")
     source = _Source(store, await dispatch.read_run(store, parent_run_id, keyring=keyring), keyring)
     _check_nodes(plan, overlay)
     must_drop = True

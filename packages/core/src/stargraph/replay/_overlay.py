@@ -16,6 +16,7 @@ from stargraph.errors import StargraphError, StateError
 from stargraph.graph import Graph
 from stargraph.ir import parse_yaml
 from stargraph.replay._diff import show
+from stargraph.runtime._given import check_type
 
 _STEP: Final = re.compile(r'\.?([A-Za-z_][A-Za-z0-9_-]*)|\[(\d+)\]|\[("(?:[^"\\]|\\.)*")\]')
 
@@ -43,12 +44,16 @@ class Overlay:
         for name in ("state", "outputs", "answers"):
             if not isinstance(getattr(self, name), Mapping):
                 raise bad_overlay(f"{name} is not a mapping")
+            if unnamed := [key for key in getattr(self, name) if not isinstance(key, str)]:
+                raise bad_overlay(f"{name} holds {unnamed[0]!r:.80}, which is not text")
         for node, update in self.outputs.items():
             if not isinstance(update, Mapping):
                 raise bad_overlay(f"outputs.{node} is not a mapping of fields to values")
         names: object = self.drop_calls
         if not isinstance(names, (list, tuple)) or not all(isinstance(name, str) for name in names):
             raise bad_overlay("drop_calls is not a list of names")
+        if self.graph is not None and not isinstance(self.graph, Graph):
+            raise bad_overlay(f"graph is of type {type(self.graph).__qualname__}, and not a Graph")
 
     @classmethod
     def from_file(cls, path: str | os.PathLike[str], *, code: Sequence[str | os.PathLike[str]] = ()) -> Overlay:
@@ -62,6 +67,7 @@ class Overlay:
             GraphError: the file is not YAML, or the graph that it names cannot be loaded.
             StargraphError: the file cannot be read, or is not an overlay (`reason="bad-overlay"`).
         """
+        check_type(path, "path", (str, os.PathLike), "the path of a YAML or JSON file")
         file = Path(path)
         try:
             text = file.read_text(encoding="utf-8-sig")

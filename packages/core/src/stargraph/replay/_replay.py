@@ -46,7 +46,7 @@ from stargraph.replay._expected import asked_by, beside, failed_with, following,
 from stargraph.replay._findings import Findings, in_words
 from stargraph.replay._report import ReplayReport
 from stargraph.runtime import dispatch
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import check_checkpointer, check_count, check_keyring
 
 
 async def replay(
@@ -74,6 +74,8 @@ async def replay(
         CheckpointError: as the store raises.
     """
     check_checkpointer(store, "store")
+    check_keyring(keyring)
+    check_count(from_step, "from_step", least=0)
     tail = await dispatch.read_run(store, run_id, keyring=keyring)
     if not 0 <= from_step <= tail.step:
         raise CheckpointNotFoundError(

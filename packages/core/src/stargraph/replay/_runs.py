@@ -16,7 +16,7 @@ from stargraph.errors import CheckpointNotFoundError
 from stargraph.graph import Run
 from stargraph.replay._diff import LIMIT, Change, Diff, diff_states, diff_values
 from stargraph.runtime import dispatch
-from stargraph.runtime._given import check_checkpointer
+from stargraph.runtime._given import check_checkpointer, check_count, check_keyring, check_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +131,9 @@ async def diff_runs(a: Run, b: Run, *, limit: int = LIMIT) -> RunDiff:
     Raises:
         CheckpointNotFoundError: a store holds no such run.
     """
+    for name, run in (("a", a), ("b", b)):
+        check_type(run, name, Run, "a Run, as graph.start(…) returns; compare_runs(…) takes ids")
+    check_count(limit, "limit", least=0)
     async with (
         aclosing(await _Log.read(a._store, a.run_id, a._keyring)) as one,
         aclosing(await _Log.read(b._store, b.run_id, b._keyring)) as other,
@@ -153,6 +156,8 @@ async def compare_runs(
         CheckpointNotFoundError: the store holds no such run.
     """
     check_checkpointer(store, "store")
+    check_keyring(keyring)
+    check_count(limit, "limit", least=0)
     async with (
         aclosing(await _Log.read(store, a, keyring)) as one,
         aclosing(await _Log.read(store, b, keyring)) as other,

@@ -7,15 +7,38 @@ import os
 from collections.abc import Iterable
 from datetime import datetime
 from pathlib import Path
+from types import NoneType
+from typing import Final
 
-from stargraph.checkpoint.protocol import Checkpointer
+from stargraph.checkpoint.codec import Keyring
+from stargraph.errors._arguments import check_callable, check_flags, check_type
+
+__all__ = [
+    "as_folders",
+    "as_run_ids",
+    "check_callable",
+    "check_checkpointer",
+    "check_count",
+    "check_flags",
+    "check_keyring",
+    "check_moment",
+    "check_seconds",
+    "check_type",
+]
+
+_METHODS: Final = ("bootstrap", "write", "read_latest", "read_at_step", "list_runs")
 
 
-def check_checkpointer(checkpointer: object, name: str = "checkpointer") -> None:
+def check_checkpointer(
+    checkpointer: object,
+    name: str = "checkpointer",
+    give: str = "pass an object with the methods of stargraph.checkpoint.protocol.Checkpointer",
+) -> None:
     """Refuse what is not a checkpointer; what it is may hold a password, and is not shown.
 
     Args:
         name: what the argument is called, for the error.
+        give: what to pass instead of an object of another type, for the error.
 
     Raises:
         TypeError: it lacks a method, or is a class.
@@ -27,11 +50,18 @@ def check_checkpointer(checkpointer: object, name: str = "checkpointer") -> None
             f"{name} is the address of a store: pass what open_checkpointer of stargraph.checkpoint.registry"
             " returns for it"
         )
-    if not isinstance(checkpointer, Checkpointer):
-        raise TypeError(
-            f"{name} is of type {type(checkpointer).__qualname__}: pass an object with the methods of"
-            " stargraph.checkpoint.protocol.Checkpointer"
-        )
+    # Not by isinstance: from Python 3.12 on, that does not see what a wrapper passes on by __getattr__.
+    if not all(callable(getattr(checkpointer, method, None)) for method in _METHODS):
+        raise TypeError(f"{name} is of type {type(checkpointer).__qualname__}: {give}")
+
+
+def check_keyring(keyring: object) -> None:
+    """Refuse what is neither a keyring nor None.
+
+    Raises:
+        TypeError: it is something else, such as the text of a key.
+    """
+    check_type(keyring, "keyring", (Keyring, NoneType), "a Keyring, as Keyring.parse(…) makes of the text of keys")
 
 
 def as_run_ids(run_ids: Iterable[str]) -> list[str]:
@@ -42,6 +72,7 @@ def as_run_ids(run_ids: Iterable[str]) -> list[str]:
     """
     if isinstance(run_ids, (str, bytes)):
         raise TypeError(f"run_ids is {run_ids!r:.80}: give a list of ids, as in [{run_ids!r:.80}]")
+    check_type(run_ids, "run_ids", Iterable, "a list of ids")
     named = list(run_ids)
     for run_id in named:
         if not isinstance(run_id, str):
@@ -58,20 +89,6 @@ def as_folders(code: Iterable[str | os.PathLike[str]]) -> list[Path]:
     if isinstance(code, (str, bytes, os.PathLike)) or not isinstance(code, Iterable):
         raise TypeError(f"code is {code!r:.80}: give a list of folders, as in ['src']")
     return [Path(folder).resolve() for folder in code]
-
-
-def check_flags(**flags: object) -> None:
-    """Refuse what is neither True nor False: the text "no" would count as True.
-
-    Args:
-        flags: what was given for each argument; None for one that was left out.
-
-    Raises:
-        TypeError: one of them is something else.
-    """
-    for name, flag in flags.items():
-        if flag is not None and not isinstance(flag, bool):
-            raise TypeError(f"{name} is {flag!r:.80}: give True or False")
 
 
 def check_seconds(seconds: object, name: str, *, above_zero: bool = False) -> None:

@@ -7,12 +7,14 @@ import inspect
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from types import NoneType
 from typing import Any, cast
 
 from stargraph.checkpoint.protocol import Checkpoint, JsonValue, Task
 from stargraph.checkpoint.values import own_json
 from stargraph.engine import CallRequest, Calls, ResultType, call_error, error_info
 from stargraph.graph import Context
+from stargraph.runtime._given import check_count, check_moment, check_type
 from stargraph.testing._fakes import EMIT, answer_for, faked
 
 
@@ -83,6 +85,14 @@ class FakeContext(Context):
         item: JsonValue = None,
         metadata: Mapping[str, str] | None = None,
     ) -> None:
+        for name, given in (("answers", answers), ("calls", calls), ("metadata", metadata)):
+            check_type(given, name, (Mapping, NoneType), "a dict, or None")
+        check_type(node, "node", str, "the id of a node")
+        check_count(attempt, "attempt", least=1)
+        if index is not None:
+            check_count(index, "index", least=0)
+        if now is not None:
+            check_moment(now, "now")
         started = Checkpoint.genesis(
             run_id=run_id,
             graph_id="test",

@@ -9,6 +9,7 @@ from typing import Any
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.checkpoint.protocol import JsonValue
 from stargraph.graph import Graph, Middleware, RunResult, StoreInfo
+from stargraph.runtime._given import check_callable, check_count
 from stargraph.testing._runs import run_graph
 
 
@@ -39,6 +40,7 @@ def crash_after(step: int) -> Middleware:
     Args:
         step: the step; child runs do not count.
     """
+    check_count(step, "step", least=0)
     return _CrashAfter(step)
 
 
@@ -64,6 +66,7 @@ def check_resumable(
     Raises:
         AssertionError: a run ended otherwise after a crash.
     """
+    check_callable(calls, "calls", "a function that makes the dict of what stands in for calls, or None")
 
     def run(store: MemoryCheckpointer, fakes: Mapping[str, Any] | None, *middleware: Middleware) -> RunResult[Any]:
         return run_graph(

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import NoneType
 from typing import Any, Final
 
 from typing_extensions import TypeVar
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.checkpoint.protocol import Checkpointer, JsonValue, RecordedCall
+from stargraph.engine import check_middleware
 from stargraph.graph import Graph, Middleware, RunResult
 from stargraph.runtime import dispatch
+from stargraph.runtime._given import check_checkpointer, check_type
 from stargraph.testing._clock import run_in_skipping_loop
 from stargraph.testing._fakes import EMIT, FakeCalls, InTurn, answer_for, by_name
 
@@ -49,7 +52,12 @@ def run_graph(
     Returns:
         Where the run stands then.
     """
+    check_type(graph, "graph", Graph, "a Graph, as in Graph(builder)")
+    for name, given in (("answers", answers), ("calls", calls)):
+        check_type(given, name, (Mapping, NoneType), "a dict, or None")
+    check_middleware(middleware)
     store = MemoryCheckpointer() if checkpointer is None else checkpointer
+    check_checkpointer(store)
     inside = [*middleware] if calls is None else [FakeCalls(calls), *middleware]
 
     async def main() -> RunResult[S]:
@@ -93,6 +101,7 @@ def recorded_calls(checkpointer: Checkpointer, run_id: str, *, node: str | None 
     Raises:
         CheckpointNotFoundError: the store holds no such run.
     """
+    check_checkpointer(checkpointer)
 
     async def main() -> dict[str, InTurn]:
         await checkpointer.bootstrap()

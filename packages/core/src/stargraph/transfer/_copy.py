@@ -9,7 +9,7 @@ from datetime import datetime
 
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PrunedStart
-from stargraph.runtime._given import as_run_ids, check_checkpointer, check_flags, check_moment
+from stargraph.runtime._given import as_run_ids, check_checkpointer, check_flags, check_keyring, check_moment
 from stargraph.runtime._reading import Progress, Tally, each
 from stargraph.transfer._reports import Refusal, TransferReport
 from stargraph.transfer._transfer import (
@@ -135,6 +135,7 @@ async def copy_runs(
         check_moment(since, "since")
     check_checkpointer(source, "source")
     check_checkpointer(destination, "destination")
+    check_keyring(keyring)
     named = None if run_ids is None else as_run_ids(run_ids)
     tally = Tally(progress)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import aclosing
 from datetime import datetime
@@ -10,7 +11,15 @@ from typing import BinaryIO
 from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import Checkpoint, Checkpointer, PrunedStart
 from stargraph.errors import CheckpointConflictError
-from stargraph.runtime._given import as_run_ids, check_checkpointer, check_flags, check_moment
+from stargraph.runtime._given import (
+    as_run_ids,
+    check_callable,
+    check_checkpointer,
+    check_flags,
+    check_keyring,
+    check_moment,
+    check_type,
+)
 from stargraph.runtime._reading import Progress, Tally
 from stargraph.transfer._lines import LineReader, LineWriter, RunLine
 from stargraph.transfer._reports import Refusal, TransferReport
@@ -64,6 +73,9 @@ async def export_runs(
     if since is not None:
         check_moment(since, "since")
     check_checkpointer(store, "store")
+    check_keyring(keyring)
+    check_callable(progress, "progress", "a function of the numbers of runs and steps, or None")
+    _check_stream(stream, "write", "open(path, 'wb')")
     named = None if run_ids is None else as_run_ids(run_ids)
     tally = Tally(progress)
     lines = LineWriter(stream)
@@ -94,6 +106,12 @@ async def export_runs(
             tally.run()
     lines.end()
     return TransferReport(runs=lines.runs, steps=lines.checkpoints, refused=tuple(refusals))
+
+
+def _check_stream(stream: object, method: str, example: str) -> None:
+    """Refuse a path, and a file in text mode."""
+    if isinstance(stream, io.TextIOBase) or not callable(getattr(stream, method, None)):
+        check_type(stream, "stream", (), f"a file in binary mode, as in {example}")
 
 
 async def _each_run(units: AsyncGenerator[tuple[str, ...]]) -> AsyncGenerator[str]:
@@ -132,6 +150,9 @@ async def import_runs(
         StoreUnavailableError: the store fails; import again to complete it.
     """
     check_checkpointer(store, "store")
+    check_keyring(keyring)
+    check_callable(progress, "progress", "a function of the numbers of runs and steps, or None")
+    _check_stream(stream, "read", "open(path, 'rb')")
     floors: Iterator[int] | None = None
     if stream.seekable():
         start = stream.tell()

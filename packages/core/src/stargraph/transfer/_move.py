@@ -11,7 +11,7 @@ from stargraph.checkpoint.codec import Keyring
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, Checkpointer
 from stargraph.errors import CheckpointConflictError
 from stargraph.runtime import dispatch
-from stargraph.runtime._given import as_run_ids, check_checkpointer, check_flags
+from stargraph.runtime._given import as_run_ids, check_checkpointer, check_flags, check_keyring
 from stargraph.runtime._reading import Progress, Tally
 from stargraph.runtime._tree import with_children
 from stargraph.transfer._copy import Copied, copy_to_head, survey_copy
@@ -53,6 +53,7 @@ async def move_runs(
     check_flags(children=children)
     check_checkpointer(source, "source")
     check_checkpointer(destination, "destination")
+    check_keyring(keyring)
     tally = Tally(progress)
     copied: list[Copied] = []
     refused: list[Refusal] = []

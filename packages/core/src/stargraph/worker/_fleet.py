@@ -17,13 +17,16 @@ from stargraph.checkpoint.protocol import (
     WorkerInfo,
 )
 from stargraph.errors import CheckpointError
-from stargraph.runtime._given import check_seconds
+from stargraph.runtime._given import check_checkpointer, check_seconds
 from stargraph.runtime._reading import all_runs
 
 SILENT_AFTER: Final = 30.0
 """After how many seconds of silence a process counts as gone, by default."""
 
 _LOOKED_AT: Final = 1_000
+
+_LONGEST_SECONDS: Final = 10**9
+"""Thirty years: no run is older, and a date still holds it."""
 
 
 class StrandedRun(NamedTuple):
@@ -47,6 +50,7 @@ async def living_processes(store: Checkpointer, *, silent_after: float = SILENT_
     Raises:
         CheckpointError: the store cannot tell (`reason="not-supported"`), or as it raises.
     """
+    check_checkpointer(store, "store")
     check_seconds(silent_after, "silent_after")
     if not isinstance(store, Presence):
         raise no_queues_error(store)
@@ -84,6 +88,7 @@ async def stranded_runs(store: Checkpointer, *, after: float = 60.0) -> list[Str
     Raises:
         CheckpointError: as `living_processes` raises.
     """
+    check_checkpointer(store, "store")
     check_seconds(after, "after")
     if not isinstance(store, RunQueue):
         raise no_queues_error(store)
@@ -91,7 +96,7 @@ async def stranded_runs(store: Checkpointer, *, after: float = 60.0) -> list[Str
     workers = [process for process in living if isinstance(process, WorkerInfo)]
     queues = [counts.queue for counts in await store.queue_counts()]
     found = await store.claimable("", queues, limit=_LOOKED_AT, reserve=0) if queues else []
-    before = datetime.now(UTC) - timedelta(seconds=after)
+    before = datetime.now(UTC) - timedelta(seconds=min(after, _LONGEST_SECONDS))
     return [
         StrandedRun(run, reason)
         for run in found
@@ -107,6 +112,7 @@ async def damaged_runs(store: Checkpointer) -> list[DamagedRun]:
     Raises:
         CheckpointError: as the store raises.
     """
+    check_checkpointer(store, "store")
     if not (isinstance(store, RunQueue) and isinstance(store, QueueDamage)):
         return []
     queues = [counts.queue for counts in await store.queue_counts()]

@@ -13,6 +13,7 @@ from cronsim import CronSim, CronSimError
 from stargraph.checkpoint.protocol import Checkpointer, RunSearch, Schedule, Schedules
 from stargraph.errors import CheckpointCorruptedError, CheckpointError, StargraphError, StoreUnavailableError
 from stargraph.graph import EnqueuedRun, Graph
+from stargraph.runtime._given import check_type
 
 _LOGGER: Final = logging.getLogger("stargraph.worker")
 
@@ -79,6 +80,7 @@ class Scheduler:
     """
 
     def __init__(self, graphs: Mapping[str, Graph[Any]]) -> None:
+        check_type(graphs, "graphs", Mapping, "a dict of graphs by their ids")
         self._graphs = dict(graphs)
         self._done: dict[str, datetime] = {}
         self._refused: set[str] = set()

@@ -6,7 +6,7 @@ import asyncio
 import os
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -28,7 +28,7 @@ from stargraph.graph._given import as_accepted
 from stargraph.graph._options import RunOptions
 from stargraph.graph._presence import BEAT_SECONDS, BEATEN_FOR
 from stargraph.graph._resume_checks import Accept
-from stargraph.runtime._given import check_checkpointer, check_count, check_flags, check_seconds
+from stargraph.runtime._given import check_checkpointer, check_count, check_flags, check_seconds, check_type
 from stargraph.worker._claims import Claims
 from stargraph.worker._endpoint import Endpoint, check_listen
 from stargraph.worker._execution import LOGGER, reason_of
@@ -107,14 +107,11 @@ class Worker:
     ) -> None:
         if isinstance(store, (str, os.PathLike)):
             store = StoreSource(os.fspath(store))
-        if not isinstance(store, (StoreSource, Checkpointer)):
-            raise TypeError(
-                f"store is of type {type(store).__qualname__}: give the address of a store, or a checkpointer"
-            )
         if not isinstance(store, StoreSource):
-            check_checkpointer(store, "store")  # a class has the methods, too
+            check_checkpointer(store, "store", "give the address of a store, or a checkpointer")
         if isinstance(queues, str) or not queues:
             raise ValueError(f"queues is {queues!r}: give a tuple of names, as in ('default',)")
+        check_type(queues, "queues", Iterable, "a tuple of names, as in ('default',)")
         check_flags(until_idle=until_idle, handle_signals=handle_signals)
         queues = tuple(queues)
         for queue in queues:

@@ -26,6 +26,7 @@ from stargraph.dask._tasks import execute
 from stargraph.dask._ticket import STORE_VARIABLE, GraphTicket, StoreTicket, Ticket
 from stargraph.errors import CheckpointError, StargraphError
 from stargraph.graph import Graph, RunRequest
+from stargraph.runtime._given import check_type
 
 _OPEN: Final = ("queued", "running")
 """A run with one of these is still to be executed."""
@@ -90,6 +91,9 @@ class Fleet:
     def __init__(
         self, client: Client, store_url: str, *, queue: str = "dask", store_variable: str = STORE_VARIABLE
     ) -> None:
+        if not hasattr(client, "asynchronous"):
+            check_type(client, "client", (), "a Dask client, as in Client(…)")
+        check_type(store_url, "store_url", str, "the URL of a store, as text")
         if client.asynchronous:
             raise TypeError("the client is asynchronous: give Client(…, asynchronous=False)")
         if store_url.lower().startswith("memory:"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import random
 from bisect import insort
 from collections import defaultdict
@@ -59,6 +60,7 @@ class StargraphSaver(SyncMethods):
     """
 
     def __init__(self, checkpointer: Checkpointer, serde: SerializerProtocol | None = None) -> None:
+        _check_serde(serde)
         super().__init__(serde)
         self._store = LogStore(checkpointer)
         self._checkpointer = checkpointer
@@ -395,3 +397,22 @@ def _load_whole(
 
 def _id_of(head: ListHead) -> str:
     return head.checkpoint_id
+
+
+def _check_serde(serde: object) -> None:
+    """Refuse what cannot serialise, such as the name of a serializer, before a thread is stored by it.
+
+    LangGraph also takes an object with `dumps` and `loads`, such as the module `json`.
+
+    Raises:
+        TypeError: it has neither pair of methods, or is a class whose methods need an instance.
+    """
+    if serde is None:
+        return
+    for pair in (("dumps_typed", "loads_typed"), ("dumps", "loads")):
+        if all(callable(getattr(serde, name, None)) for name in pair):
+            is_bound = isinstance(inspect.getattr_static(serde, pair[0], None), (staticmethod, classmethod))
+            if not isinstance(serde, type) or is_bound:
+                return
+    kind = f"the class {serde.__qualname__}" if isinstance(serde, type) else f"of type {type(serde).__qualname__}"
+    raise TypeError(f"serde is {kind}: give a serializer, as in JsonPlusSerializer(), or None")

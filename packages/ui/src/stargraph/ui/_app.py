@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -24,6 +24,7 @@ from stargraph.errors import (
     StoreVersionError,
 )
 from stargraph.graph import Graph
+from stargraph.runtime._given import check_callable, check_checkpointer, check_flags, check_type
 from stargraph.ui import _actions, _diff, _fleet, _run, _runs, _schedules, _sse, _thread
 from stargraph.ui._console import Console, console_of
 from stargraph.ui._security import LOOPBACK, Access, Auth, Guard, is_signed_in
@@ -59,7 +60,19 @@ def create_app(
 
     Raises:
         GraphError: a graph cannot be loaded.
+        TypeError: an argument is of another type.
     """
+    if not isinstance(store, (str, os.PathLike)):
+        check_checkpointer(store, "store", "give a path, a URL or a checkpointer")
+    check_flags(write=write)
+    check_callable(auth, "auth", "a function that tells for a request whether it may see the pages")
+    if isinstance(hosts, str):
+        raise TypeError(f"hosts is {hosts!r}: give a list, as in [{hosts!r}]")
+    if hosts is not None:
+        check_type(hosts, "hosts", Iterable, "a list of host names")
+        hosts = list(hosts)
+        for host in hosts:
+            check_type(host, "one of hosts", str, "host names, as in 'runs.example.com'")
     if hosts is None and auth is None:
         hosts = LOOPBACK
     access = Access(auth=auth, hosts=hosts)
@@ -136,7 +149,10 @@ def _routes(*, write: bool) -> list[BaseRoute]:
 
 
 def _loaded(graphs: Sequence[Graph | str | os.PathLike[str]]) -> dict[str, Graph]:
-    loaded = [each if isinstance(each, Graph) else Graph.load(os.fspath(each), code=(Path.cwd(),)) for each in graphs]
+    if isinstance(graphs, (str, bytes, os.PathLike)):
+        raise TypeError(f"graphs is {graphs!r:.80}: give a list, as in [{graphs!r:.80}]")
+    check_type(graphs, "graphs", Iterable, "a list of graphs and names of graphs")
+    loaded = [each if isinstance(each, Graph) else Graph.load(each, code=(Path.cwd(),)) for each in graphs]
     return {each.id: each for each in loaded}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from stargraph.checkpoint.codec._keys import checked_keys, parse_keys
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
+from stargraph.errors._arguments import check_flags
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -48,6 +49,7 @@ class Cipher:
     """
 
     def __init__(self, keys: Mapping[str, bytes], *, allow_plain: bool = False) -> None:
+        check_flags(allow_plain=allow_plain)
         _aesgcm()
         self._keys = checked_keys(keys)
         if any(len(key_id.encode()) > 255 for key_id in keys):

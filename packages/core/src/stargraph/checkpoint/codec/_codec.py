@@ -6,6 +6,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import NoneType
 from typing import Any, Final
 
 from stargraph.checkpoint.codec._base_steps import DELTAS, base_distance
@@ -26,6 +27,7 @@ from stargraph.checkpoint.codec._stored import pack
 from stargraph.checkpoint.codec._threads import LARGE_TO_ENCODE, event_size, state_size
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, StepSummary
 from stargraph.checkpoint.protocol._pydantic import private_attributes
+from stargraph.errors._arguments import check_type
 
 _DELTAS_PER_KEYFRAME: Final = 4
 """The next keyframe is stored once the records since the last one are this many times as long as it will be."""
@@ -136,6 +138,7 @@ class Codec:
     """
 
     def __init__(self, *, cipher: Cipher | None = None, memory: int = 64 * 1024 * 1024) -> None:
+        check_type(cipher, "encryption", (Cipher, NoneType), "a Cipher, as Cipher.parse(…) makes of the text of keys")
         self._cipher = cipher
         self._memory = memory
         self._used = 0
@@ -161,6 +164,7 @@ class Codec:
             CheckpointError: it is not what its digest covers (`reason="invalid-checkpoint"`).
             StateError: it is too large.
         """
+        check_type(checkpoint, "checkpoint", Checkpoint, "a Checkpoint of stargraph.checkpoint.protocol")
         checkpoint.ensure_valid()
         before = self._context_of(checkpoint.run_id) if after is None else after._context
         run_values = run_values_of(checkpoint)
@@ -244,6 +248,7 @@ class Codec:
             CheckpointError: it is not what its digest covers (`reason="invalid-checkpoint"`).
             StateError: it is too large.
         """
+        check_type(checkpoint, "checkpoint", Checkpoint, "a Checkpoint of stargraph.checkpoint.protocol")
         checkpoint.ensure_valid()
         return self._keyframe(checkpoint, run_values_of(checkpoint), fields_of(checkpoint))
 

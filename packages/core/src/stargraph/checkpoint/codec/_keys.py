@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Mapping
 from typing import Final
 
+from stargraph.errors._arguments import check_type
+
 SHORTEST_SECRET: Final = 16
 """Bytes of a secret at least."""
 
@@ -20,6 +22,7 @@ def parse_keys(text: str) -> dict[str, bytes]:
         ValueError: a key is too short or stands in quotes, a key id is empty, not printable or given twice, or there is
             no key.
     """
+    check_type(text, "text", str, "keys as text, as in key_id:secret")
     keys: dict[str, bytes] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         if part[0] in "'\"":  # docker --env-file keeps them, and a shell does not
@@ -42,8 +45,13 @@ def checked_keys(keys: Mapping[str, bytes]) -> dict[str, bytes]:
         keys: secrets by their key ids.
 
     Raises:
+        TypeError: they are no dict from text to bytes.
         ValueError: there is none, or one is too short.
     """
+    check_type(keys, "keys", Mapping, "a dict of secrets by their key ids; parse(…) reads the text of keys")
+    for key_id, secret in keys.items():
+        check_type(key_id, "a key id", str, "text")
+        check_type(secret, "a secret", (bytes, bytearray), "bytes")
     if not keys:
         raise ValueError("a keyring holds at least one key")
     weak = [number for number, secret in enumerate(keys.values(), 1) if len(secret) < SHORTEST_SECRET]

@@ -10,6 +10,7 @@ from typing import Final
 from stargraph.checkpoint.codec._keys import checked_keys, parse_keys
 from stargraph.checkpoint.protocol import Checkpoint, Seal
 from stargraph.errors import CheckpointCorruptedError
+from stargraph.errors._arguments import check_flags
 
 KEY_VARIABLE: Final = "STARGRAPH_INTEGRITY_KEY"
 """The environment variable that holds the keys, as `Keyring.parse` reads them."""
@@ -24,6 +25,7 @@ class Keyring:
     """
 
     def __init__(self, keys: Mapping[str, bytes], *, allow_unsealed: bool = False) -> None:
+        check_flags(allow_unsealed=allow_unsealed)
         self._keys = checked_keys(keys)
         self._current = next(iter(keys))
         self._allow_unsealed = allow_unsealed

@@ -98,6 +98,7 @@ from stargraph.checkpoint.driver._summary_rows import (
 from stargraph.checkpoint.driver._timeline import TimelineMethods
 from stargraph.checkpoint.driver._trouble_log import TroubleLog
 from stargraph.checkpoint.driver._watching import LookPolicy, watch_steps
+from stargraph.errors._arguments import check_flags, check_type
 
 __all__ = [
     "EPOCH",
@@ -144,6 +145,7 @@ __all__ = [
     "check_bounds",
     "check_claim",
     "check_filters",
+    "check_flags",
     "check_instant",
     "check_limit",
     "check_listing",
@@ -153,6 +155,7 @@ __all__ = [
     "check_search",
     "check_step",
     "check_timeline",
+    "check_type",
     "claim_order",
     "closed_error",
     "counted_state",

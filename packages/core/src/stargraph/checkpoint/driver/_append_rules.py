@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Literal
@@ -11,6 +11,7 @@ from stargraph.checkpoint.driver._errors import run_deleted_error
 from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import ENDED, FanOut, Status, StepRange
 from stargraph.errors import CheckpointConflictError, CheckpointError
+from stargraph.errors._arguments import check_type
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,7 @@ def check_batch(checkpoints: list[Checkpoint]) -> None:
     Raises:
         CheckpointError: `reason` is `invalid-batch` or `run-ended`.
     """
+    _check_checkpoints(checkpoints)
     for before, after in pairwise(checkpoints):
         if after.run_id != before.run_id or after.step != before.step + 1 or after.previous_digest != before.digest:
             raise CheckpointError(
@@ -144,7 +146,9 @@ def check_pruned_start(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, .
     Raises:
         CheckpointError: `reason` is `invalid-batch` or `run-ended`.
     """
+    check_type(checkpoints, "checkpoints", Iterable, "a list of checkpoints")
     steps = tuple(checkpoints)
+    _check_checkpoints(steps)
     for before, after in pairwise(steps):
         if after.run_id != before.run_id or after.step <= before.step:
             raise _not_what_a_prune_left(after, f"it comes after step {before.step} of run {before.run_id!r}")
@@ -157,6 +161,11 @@ def check_pruned_start(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, .
     if steps[-1].step == 0 or (len(steps) > 1 and steps[-2].step == steps[-1].step - 1):
         raise _not_what_a_prune_left(steps[-1], "no step is missing before it, so it is not the floor")
     return steps
+
+
+def _check_checkpoints(checkpoints: Sequence[object]) -> None:
+    for checkpoint in checkpoints:
+        check_type(checkpoint, "one of checkpoints", Checkpoint, "checkpoints, as Checkpoint.next makes them")
 
 
 def judge_pruned_start(

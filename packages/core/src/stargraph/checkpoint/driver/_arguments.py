@@ -10,6 +10,7 @@ from typing import Final, NamedTuple, get_args
 from stargraph.checkpoint.driver._append_rules import needed_steps
 from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import ENDED, Status, as_utc
+from stargraph.errors._arguments import check_type
 
 MAX_STEP: Final = 2**53
 """The highest step that a checkpoint can have."""
@@ -174,6 +175,7 @@ def check_prune(
     """
     if isinstance(statuses, str):
         raise ValueError(f"statuses is {statuses!r}: give a tuple, as in ({statuses!r},)")
+    check_type(statuses, "statuses", Iterable, "a tuple, as in ('done',)")
     wanted = tuple(statuses)
     for status in wanted:
         if status not in _STATUSES:

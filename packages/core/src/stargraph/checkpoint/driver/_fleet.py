@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from types import NoneType
 from typing import Protocol
 
 from stargraph.checkpoint.driver._lifecycle import Lifecycle
@@ -18,6 +19,7 @@ from stargraph.checkpoint.protocol import (
     RunSummary,
     Schedule,
 )
+from stargraph.errors._arguments import check_type
 
 
 class FleetStore(Protocol):
@@ -106,6 +108,7 @@ class FleetMethods(ABC):
     async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
         self._lifecycle.ensure_writable("set_limits")
         check_queue_name(queue)
+        check_type(limits, "limits", (QueueLimits, NoneType), "QueueLimits of stargraph.checkpoint.protocol, or None")
         await self._fleet().set_limits(queue, limits)
 
     async def beat(self, process: ProcessInfo) -> None:
@@ -118,6 +121,7 @@ class FleetMethods(ABC):
 
     async def leave(self, process_id: str) -> None:
         self._lifecycle.ensure_writable("leave")
+        check_type(process_id, "process_id", str, "the id of a process, as in ProcessInfo.current().id")
         await self._fleet().leave(process_id)
 
     async def repair_queues(self) -> list[str]:
@@ -126,6 +130,7 @@ class FleetMethods(ABC):
 
     async def put_schedule(self, schedule: Schedule) -> None:
         self._lifecycle.ensure_writable("put_schedule")
+        check_type(schedule, "schedule", Schedule, "a Schedule of stargraph.checkpoint.protocol")
         await self._fleet().put_schedule(schedule)
 
     async def schedules(self) -> list[Schedule]:
@@ -134,4 +139,5 @@ class FleetMethods(ABC):
 
     async def remove_schedule(self, schedule_id: str) -> bool:
         self._lifecycle.ensure_writable("remove_schedule")
+        check_type(schedule_id, "schedule_id", str, "the id of a schedule")
         return await self._fleet().remove_schedule(schedule_id)

@@ -14,6 +14,7 @@ from stargraph.checkpoint.driver._errors import (
     not_bootstrapped_error,
     read_only_error,
 )
+from stargraph.errors._arguments import check_flags
 
 
 class Lifecycle:
@@ -28,6 +29,7 @@ class Lifecycle:
     """
 
     def __init__(self, *, read_only: bool = False) -> None:
+        check_flags(read_only=read_only)
         self.read_only = read_only
         self._process: int | None = None
         self._was_open = False

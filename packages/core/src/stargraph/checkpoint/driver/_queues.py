@@ -27,6 +27,7 @@ from stargraph.checkpoint.protocol import (
     is_queue_name,
 )
 from stargraph.errors import CheckpointCorruptedError, CheckpointError
+from stargraph.errors._arguments import check_type
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -90,6 +91,7 @@ def check_claim(
     """
     if isinstance(queues, str):
         raise ValueError(f"queues is {queues!r}: give a tuple, as in ({queues!r},)")
+    check_type(queues, "queues", Iterable, "a tuple of names, as in ('default',)")
     for queue in queues:
         check_queue_name(queue)
     if not isinstance(process_id, str):
@@ -129,6 +131,7 @@ def check_beat(process: ProcessInfo) -> str:
     Raises:
         ValueError: it has none.
     """
+    check_type(process, "process", ProcessInfo, "ProcessInfo.current()")
     if process.id is None:
         raise ValueError("the process has no id: give ProcessInfo.current()")
     return process.id

@@ -7,12 +7,14 @@ from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import NoneType
 from typing import Final, TypeAlias, get_args
 
 import orjson
 
 from stargraph.checkpoint.driver._arguments import EPOCH, MICROSECOND, check_instant, check_limit, microseconds
 from stargraph.checkpoint.protocol import RunFilters, RunOrder, RunPage, RunSummary, Status, is_run_id
+from stargraph.errors._arguments import check_type
 
 _STATUSES: Final[frozenset[str]] = frozenset(get_args(Status))
 
@@ -241,6 +243,8 @@ def check_filters(filters: RunFilters) -> RunMatcher:
         raise TypeError(f"there is no filter {unknown[0]!r}: give {', '.join(RunFilters.__annotations__)}")
     given = filters.get("status")
     # Each once: a store may read the runs of each status for itself.
+    if given is not None:
+        check_type(given, "status", Iterable, "a status, or several in a tuple")
     statuses = None if given is None else (given,) if isinstance(given, str) else tuple(dict.fromkeys(given))
     for status in statuses or ():
         if status not in _STATUSES:
@@ -303,6 +307,7 @@ def _check_text(value: str | None, name: str) -> str | None:
 
 
 def _check_tags(tags: Mapping[str, str] | None) -> dict[str, str]:
+    check_type(tags, "metadata", (Mapping, NoneType), "a dict of texts, or None")
     found = dict(tags or {})
     if len(found) > _MAX_TAGS:
         raise ValueError(f"metadata has {len(found):,} tags: give at most {_MAX_TAGS:,}, those that few runs have")

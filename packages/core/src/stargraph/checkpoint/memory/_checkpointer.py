@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
-from types import TracebackType
+from types import NoneType, TracebackType
 from typing import Final, Self, Unpack
 from urllib.parse import parse_qsl
 
@@ -25,6 +25,7 @@ from stargraph.checkpoint.driver import (
     check_pruned_start,
     check_search,
     check_step,
+    check_type,
     in_order,
     no_store_error,
 )
@@ -54,6 +55,8 @@ from stargraph.checkpoint.protocol import (
     Status,
     StepKey,
     StepSummary,
+    is_key,
+    is_run_id,
 )
 from stargraph.errors import CheckpointError
 
@@ -75,6 +78,7 @@ class MemoryCheckpointer(FleetMethods, TimelineMethods):
     def __init__(
         self, store: MemoryStore | None = None, *, read_only: bool = False, encryption: Cipher | None = None
     ) -> None:
+        check_type(store, "store", (MemoryStore, NoneType), "a MemoryStore, or None")
         self._store = MemoryStore() if store is None else store
         # Each record stands alone: nothing has to be remembered, and a prune may remove any of them.
         self._codec = Codec(cipher=encryption, memory=0)
@@ -91,6 +95,7 @@ class MemoryCheckpointer(FleetMethods, TimelineMethods):
         Raises:
             CheckpointError: it cannot be read (`reason="invalid-url"`).
         """
+        check_type(url, "url", str, "memory://")
         place, _, query = url.partition("?")
         options = dict(parse_qsl(query, keep_blank_values=True))
         read_only = _SWITCH.get(options.pop("read_only", "false"))
@@ -159,14 +164,14 @@ class MemoryCheckpointer(FleetMethods, TimelineMethods):
     async def read_latest(self, run_id: str) -> Checkpoint | None:
         self._lifecycle.ensure_open()
         await _turn()
-        found = self._store.latest(run_id)
+        found = self._store.latest(run_id) if is_run_id(run_id) else None
         return None if found is None else self._decode(found[1], run_id, found[0])
 
     async def read_at_step(self, run_id: str, step: int) -> Checkpoint | None:
         self._lifecycle.ensure_open()
-        check_step(step)
+        known = check_step(step) and is_run_id(run_id)
         await _turn()
-        record = self._store.record(run_id, step)
+        record = self._store.record(run_id, step) if known else None
         return None if record is None else self._decode(record, run_id, step)
 
     async def history(
@@ -179,7 +184,8 @@ class MemoryCheckpointer(FleetMethods, TimelineMethods):
     ) -> AsyncIterator[Checkpoint]:
         self._lifecycle.ensure_open()
         first, last = check_bounds(from_step, to_step)
-        for step in sorted(self._store.steps(run_id, first, last), reverse=newest_first):
+        steps = self._store.steps(run_id, first, last) if is_run_id(run_id) else []
+        for step in sorted(steps, reverse=bool(newest_first)):
             found = await self.read_at_step(run_id, step)
             if found is not None:
                 yield found
@@ -187,7 +193,7 @@ class MemoryCheckpointer(FleetMethods, TimelineMethods):
     async def read_at_key(self, run_id: str, key: str) -> Checkpoint | None:
         self._lifecycle.ensure_open()
         await _turn()
-        step = self._store.keys(run_id).get(key)
+        step = self._store.keys(run_id).get(key) if is_run_id(run_id) and is_key(key) else None
         record = None if step is None else self._store.record(run_id, step)
         return None if step is None or record is None else self._decode(record, run_id, step)
 
@@ -195,7 +201,8 @@ class MemoryCheckpointer(FleetMethods, TimelineMethods):
         self._lifecycle.ensure_open()
         check_limit(limit)
         await _turn()
-        found = [StepKey(*item) for item in self._store.keys(run_id).items() if below is None or item[0] < below]
+        keys = self._store.keys(run_id) if is_run_id(run_id) else {}
+        found = [StepKey(*item) for item in keys.items() if below is None or item[0] < below]
         return sorted(found, reverse=True)[:limit]
 
     async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
@@ -229,7 +236,7 @@ class MemoryCheckpointer(FleetMethods, TimelineMethods):
     async def delete_run(self, run_id: str) -> bool:
         self._lifecycle.ensure_writable("delete_run")
         await _turn()
-        return self._store.delete(run_id)
+        return self._store.delete(run_id) if is_run_id(run_id) else False
 
     async def prune(
         self,

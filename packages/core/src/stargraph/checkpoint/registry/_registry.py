@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib.metadata import EntryPoint, entry_points
+from types import NoneType
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import quote
 
 from stargraph.checkpoint.registry._address import ENTRY_POINT_GROUP, Address, parse_address
 from stargraph.checkpoint.registry._redaction import redact
 from stargraph.errors import CheckpointError, DriverNotFoundError, StargraphError
+from stargraph.errors._arguments import check_flags, check_type
 
 if TYPE_CHECKING:
     from stargraph.checkpoint.protocol import ClosingCheckpointer
@@ -83,6 +85,8 @@ def open_checkpointer(
             keys of the environment, or open read-only (`reason` is `invalid-url`, `no-encryption`, `no-read-only`).
         DriverNotFoundError: no installed driver opens it, two claim it, or its driver cannot be loaded or closed.
     """
+    check_flags(read_only=read_only)
+    check_type(encryption_keys, "encryption_keys", (str, NoneType), "keys as text, as in key_id:secret")
     with _keys_in_environment(encryption_keys, encryption_keys_from):
         return _opened(url, read_only=read_only)
 
@@ -137,7 +141,14 @@ def _keys_in_environment(keys: str | None, source: str) -> Iterator[None]:
         return
     with _ENVIRONMENT:
         before = os.environ.get(ENCRYPTION_VARIABLE)
-        os.environ[ENCRYPTION_VARIABLE] = keys
+        try:
+            os.environ[ENCRYPTION_VARIABLE] = keys
+        except ValueError:  # which quotes what it cannot hold
+            raise CheckpointError(
+                f"{source}: the keys hold a character that none can have, such as NUL",
+                reason="invalid-encryption-key",
+                hint="Write key_id:secret, the secret of 16 random bytes or more, as `openssl rand -base64 32` makes.",
+            ) from None
         token = KEYS_FROM.set(source)
         try:
             yield

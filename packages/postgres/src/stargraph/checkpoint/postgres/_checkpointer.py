@@ -27,6 +27,7 @@ from stargraph.checkpoint.driver import (
     check_batch,
     check_bounds,
     check_filters,
+    check_flags,
     check_limit,
     check_prune,
     check_pruned_start,
@@ -133,10 +134,11 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
     ) -> None:
         if (dsn is None) == (pool is None):
             raise ValueError("give either a DSN or a pool")
-        if max_connections < 1:
-            raise ValueError(f"max_connections is {max_connections}: give 1 or more")
-        if not timeout > 0:
-            raise ValueError(f"timeout is {timeout}: give seconds above 0")
+        check_flags(group_commit=group_commit, prepared_statements=prepared_statements, allow_data_loss=allow_data_loss)
+        if not isinstance(max_connections, int) or max_connections < 1:
+            raise ValueError(f"max_connections is {max_connections!r}: give 1 or more")
+        if not isinstance(timeout, (int, float)) or not timeout > 0:
+            raise ValueError(f"timeout is {timeout!r}: give seconds above 0")
         self._schema = Schema(schema)
         self._dsn = dsn
         self._pool = pool

@@ -7,6 +7,7 @@ from collections.abc import Set as AbstractSet
 from typing import Final
 from urllib.parse import unquote
 
+from stargraph.checkpoint.driver import check_type
 from stargraph.errors import StoreUnavailableError
 
 _HINT: Final = (
@@ -25,6 +26,7 @@ def parameters_of(dsn: str, names: AbstractSet[str]) -> dict[str, str]:
     Raises:
         StoreUnavailableError: it is malformed (`reason="bad-dsn"`). The message quotes no value.
     """
+    check_type(dsn, "dsn", str, "the URL of a database, as text")
     if dsn.partition("://")[0].lower() in ("postgresql", "postgres"):
         return _of_uri(dsn, names)
     if is_pairs(dsn):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlencode
 
-from stargraph.checkpoint.driver import LatestCache, open_regular_file
+from stargraph.checkpoint.driver import LatestCache, check_type, open_regular_file
 from stargraph.checkpoint.postgres._dsn import PAIR, bad_dsn, is_pairs, is_whole, parameters_of
 from stargraph.errors import StoreUnavailableError
 
@@ -364,6 +364,7 @@ def split_url(url: str) -> tuple[str, dict[str, Any]]:
     Raises:
         ValueError: the value of one of these does not fit.
     """
+    check_type(url, "url", str, "the URL of a database, as text")
     if is_pairs(url):
         pairs = [(match.group(1), match) for match in PAIR.finditer(url)]
         given = [(name, match.group(2) or match.group(3) or "") for name, match in pairs if name in _URL_OPTIONS]

@@ -11,7 +11,7 @@ from typing import Final
 
 import asyncpg
 
-from stargraph.checkpoint.driver import before_release_error
+from stargraph.checkpoint.driver import before_release_error, check_type
 from stargraph.checkpoint.postgres._connection import PreparedConnection
 from stargraph.checkpoint.postgres._errors import Advice
 from stargraph.errors import CheckpointError, StoreUnavailableError, StoreVersionError
@@ -147,6 +147,7 @@ class Schema:
     """
 
     def __init__(self, name: str) -> None:
+        check_type(name, "schema", str, "the name of a schema, as text")
         if _NAME.fullmatch(name) is None or name.lower().startswith("pg_") or name.lower() == "information_schema":
             raise ValueError(
                 f"{name!r} cannot be the schema: give up to 63 letters, digits and underscores that do not begin"

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl, unquote
 
-from stargraph.checkpoint.driver import LatestCache
+from stargraph.checkpoint.driver import LatestCache, check_flags, check_type
 from stargraph.errors import CheckpointError
 
 MAX_PREFIX_BYTES: Final = 512
@@ -61,15 +61,17 @@ class ConnectionOptions:
     in_url: bool = False
 
     def __post_init__(self) -> None:
+        check_flags(path_style=self.path_style)
         if self.endpoint_url is not None and "@" in self.endpoint_url:
             raise ValueError("endpoint_url has an @: leave out the user and the password; set AWS_ACCESS_KEY_ID")
         if self.endpoint_url is not None and not _ENDPOINT.match(self.endpoint_url):
             raise ValueError(f"endpoint_url={self.endpoint_url}: give a URL that begins with http:// or https://")
         if self.checksums not in get_args(Checksums):
-            raise ValueError(f"checksums{_quoted(self.checksums)}: give {' or '.join(get_args(Checksums))}")
+            raise ValueError(f"checksums{_quoted(str(self.checksums))}: give {' or '.join(get_args(Checksums))}")
         for name in _SECONDS_OPTIONS:
-            if not 0 < getattr(self, name) < float("inf"):
-                raise ValueError(f"{name}={getattr(self, name)}: give seconds, more than 0")
+            seconds = getattr(self, name)
+            if not isinstance(seconds, (int, float)) or not 0 < seconds < float("inf"):
+                raise ValueError(f"{name}={seconds!r}: give seconds, more than 0")
 
     def spelled(self, name: str, value: str = "…", *, argument: str | None = None) -> str:
         """Return an option as its user writes it: in the store's URL, or as an argument.
@@ -106,6 +108,7 @@ def parse_url(url: str) -> tuple[BucketPrefix, dict[str, Any]]:
     Raises:
         CheckpointError: it is not such a URL (`reason="invalid-url"`). The message never quotes what may be a secret.
     """
+    check_type(url, "url", str, "the URL of a store, as in s3://bucket/prefix")
     scheme, separator, rest = url.partition("://")
     if scheme.lower() != "s3" or not separator:
         raise _invalid("the URL does not begin with s3://")

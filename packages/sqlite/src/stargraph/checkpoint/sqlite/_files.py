@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from stargraph.checkpoint.driver import check_type
 from stargraph.checkpoint.sqlite._errors import not_a_store_error, read_only_file_error
 from stargraph.checkpoint.sqlite._mounts import network_filesystem
 from stargraph.errors import CheckpointError, StoreUnavailableError
@@ -218,6 +219,7 @@ def _identity(status: os.stat_result) -> tuple[int, int]:
 
 
 def _checked_name(path: str | os.PathLike[str]) -> str:
+    check_type(path, "path", (str, os.PathLike), "the path of a file")
     name = os.fspath(path)
     if not isinstance(name, str) or not name or "\0" in name:
         raise CheckpointError(f"{name!r} is not a path", reason="invalid-path", hint="Give the path of a file.")

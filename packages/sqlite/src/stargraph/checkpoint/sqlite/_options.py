@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeAlias, get_args
 from urllib.parse import parse_qsl, unquote
 
-from stargraph.checkpoint.driver import LatestCache
+from stargraph.checkpoint.driver import LatestCache, check_flags, check_type
 from stargraph.errors import CheckpointError
 
 Synchronous: TypeAlias = Literal["full", "normal"]
@@ -38,6 +38,7 @@ class Options:
     read_only: bool = False
 
     def __post_init__(self) -> None:
+        check_flags(allow_network_filesystem=self.allow_network_filesystem)
         if self.synchronous not in get_args(Synchronous):
             raise ValueError(f"synchronous is {self.synchronous!r}: give 'full' or 'normal'")
         number = not isinstance(self.busy_timeout, bool) and isinstance(self.busy_timeout, int | float)
@@ -82,7 +83,9 @@ def parse_url(url: str) -> tuple[str, dict[str, Any]]:
 
     Raises:
         CheckpointError: `reason="invalid-url"`.
+        TypeError: `url` is no text.
     """
+    check_type(url, "url", str, "the URL or path of a store, as text")
     if not url.lower().startswith(_SCHEME):
         return url, {}
     place, _, query = url.partition("?")
