@@ -218,8 +218,11 @@ def test_pause(waiting: Folder) -> None:
 
 
 def test_cancel(waiting: Folder) -> None:
+    assert len(waiting.call("inspect", "r", "--json").json["interrupts"]) == 2
     answer = waiting.call("cancel", "r", "--json")
     assert answer.json["status"] == "cancelled"
+    assert waiting.call("inspect", "r", "--json").json["interrupts"] == []
+    assert "Who signs?" not in waiting.call("inspect", "r", "--last", "1").out
     assert waiting.call("cancel", "r").code == 0
     assert waiting.call("resume", "r", "asking.yaml").code == 2
     assert waiting.call("cancel", "nope").code == 2

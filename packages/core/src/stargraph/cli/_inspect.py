@@ -160,7 +160,7 @@ async def _timeline(ref: StoreRef, run_id: str, last: int) -> tuple[Checkpoint, 
         latest = await read_latest(store, await find_run_id(store, run_id))
         before: Checkpoint | None = None
         first = max(latest.step + 1 - last, 0) if last else 0
-        shown = {interrupt.id for interrupt in latest.interrupts}  # in the head
+        shown = {interrupt.id for interrupt in latest.open_interrupts}  # in the head
         # The step before the first one tells what that has changed.
         async for record in _history(store, latest, from_step=max(first - 1, 0)):
             if record.step >= first:
@@ -182,7 +182,7 @@ async def _follow(ref: StoreRef, run_id: str, *, as_json: bool) -> int:
     async with ref.opened("read") as store:
         run_id = await find_run_id(store, run_id)
         latest = await read_latest(store, run_id)
-        shown = {interrupt.id for interrupt in latest.interrupts}
+        shown = {interrupt.id for interrupt in latest.open_interrupts}
         if not as_json:
             print_lines([*_head(latest), "", _aligned(_HEADER)])
         before: Checkpoint | None = None
@@ -321,7 +321,7 @@ def _run_as_json(latest: Checkpoint, entries: list[dict[str, Any]]) -> dict[str,
 
     return {
         **RunSummary.from_checkpoint(latest).model_dump(mode="json"),
-        "interrupts": [interrupt.model_dump(mode="json") for interrupt in latest.interrupts],
+        "interrupts": [interrupt.model_dump(mode="json") for interrupt in latest.open_interrupts],
         "timeline": [_entry_as_json(entry) for entry in entries],
     }
 
@@ -348,7 +348,7 @@ def _head(latest: Checkpoint) -> list[str]:
         lines.append(f"parent   {latest.parent_run_id}, step {latest.parent_step}  ({latest.origin})")
     if latest.metadata:
         lines.append(f"tags     {' '.join(one_line(f'{name}={tag}') for name, tag in latest.metadata.items())}")
-    for interrupt in latest.interrupts:
+    for interrupt in latest.open_interrupts:
         if interrupt.due_at is not None:
             lines.append(f"waits    {interrupt.id}: until {show_time(interrupt.due_at)}")
             continue

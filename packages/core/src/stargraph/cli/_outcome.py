@@ -97,7 +97,7 @@ class RunOutcome:
         if self.latest is not None:
             summary = RunSummary.from_checkpoint(self.latest).model_dump(mode="json")
             members |= {name: value for name, value in summary.items() if name not in members}
-            members["interrupts"] = [interrupt.model_dump(mode="json") for interrupt in self.latest.interrupts]
+            members["interrupts"] = [interrupt.model_dump(mode="json") for interrupt in self.latest.open_interrupts]
             members["state"] = self.latest.state
         return {**members, **self.details}
 

@@ -48,7 +48,7 @@ def progress_of(latest: Checkpoint, rows: Sequence[StepSummary]) -> Progress:
             found.completed[row.last_node] += 1
             found.states[row.last_node] = "done"
     open_state = {"failed": "failed", "paused": "paused", "cancelled": "paused"}.get(latest.status, "running")
-    asking = {each.task_id for each in latest.interrupts}
+    asking = {each.task_id for each in latest.open_interrupts}
     for item in latest.frontier:
         if isinstance(item, Task):
             found.states[item.node] = "awaiting_input" if item.id in asking else open_state

@@ -45,7 +45,7 @@ async def run(request: Request) -> Response:
         process=process_words(latest.process),
         duration=(latest.timestamp - latest.started_at).total_seconds(),
         questions=[await question_form(console, latest, each) for each in latest.questions],
-        sleeping=[each for each in latest.interrupts if each.due_at is not None],
+        sleeping=[each for each in latest.open_interrupts if each.due_at is not None],
         chosen=chosen,
         is_pinned="step" in request.query_params,
         executing=console.executions.run_of(run_id) is not None,

@@ -110,7 +110,7 @@ def timeline_of(latest: Checkpoint, rows: Sequence[StepSummary]) -> Timeline:
     for node, moment, word in asked.values():
         bars.append(_bar(node, "wait", moment, now, f"{node} {word} still", None))
     if latest.status == "running":
-        waiting = {each.task_id for each in latest.interrupts}
+        waiting = {each.task_id for each in latest.open_interrupts}
         for item in latest.frontier:
             if isinstance(item, Task) and item.id not in waiting:
                 moment = at.get(item.since_step, latest.timestamp)

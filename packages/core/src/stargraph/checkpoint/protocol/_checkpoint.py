@@ -451,7 +451,12 @@ class Checkpoint(CheckpointDraft):
     @property
     def questions(self) -> tuple[Interrupt, ...]:
         """The open questions, which wait for an answer and not for a time; none once the run has ended."""
-        return () if self.status in ENDED else tuple(each for each in self.interrupts if each.due_at is None)
+        return tuple(each for each in self.open_interrupts if each.due_at is None)
+
+    @property
+    def open_interrupts(self) -> tuple[Interrupt, ...]:
+        """What the run waits for, answers and times; none once it has ended, though its last step holds them."""
+        return () if self.status in ENDED else self.interrupts
 
     def encoded_state(self) -> Mapping[str, EncodedValue]:
         """Return the fields of the state with their JSON text and digests."""
