@@ -184,6 +184,22 @@ async def collected(ctx: Context) -> Any:
     return [str(each) for each in await asyncio.gather(ask(), return_exceptions=True)]
 
 
+async def collected_and_taken_for_an_answer(ctx: Context) -> Any:
+    async def ask() -> Any:
+        return ctx.interrupt("q?")
+
+    answers: Any = await asyncio.gather(ask(), return_exceptions=True)
+    return answers[0] + 1
+
+
+async def collected_and_asked_for_a_part(ctx: Context) -> Any:
+    async def ask() -> Any:
+        return ctx.interrupt("q?")
+
+    answers: Any = await asyncio.gather(ask(), return_exceptions=True)
+    return answers[0].amount
+
+
 async def waited_for(ctx: Context) -> Any:
     async def ask() -> Any:
         return ctx.interrupt("q?")
@@ -215,6 +231,8 @@ async def turned_in_a_group(ctx: Context) -> Any:
         in_a_thread_of_its_own,
         in_a_call,
         collected,
+        collected_and_taken_for_an_answer,
+        collected_and_asked_for_a_part,
         waited_for,
     ],
 )

@@ -245,7 +245,7 @@ class Questions:
         if suspended and rest is None:
             return Suspended(asked) if asked else question_lost(self._task, asked, "raised another attempt's", raised)
         failure = raised if rest is None else rest
-        if asked and any(is_a(link, Suspended) for link in chain_of(failure)):
+        if asked and (_used_as_a_value(failure) or any(is_a(link, Suspended) for link in chain_of(failure))):
             return question_lost(self._task, asked, f"the node raised {name_of(type(failure))}", failure)
         return failure
 
@@ -268,6 +268,11 @@ def question_lost(task: Task, asked: Sequence[Question], instead: str, cause: Ba
     )
     error.__cause__ = cause
     return error
+
+
+def _used_as_a_value(failure: BaseException) -> bool:
+    """Return whether a node took a question that `gather(return_exceptions=True)` had collected for its answer."""
+    return type(failure) in (TypeError, AttributeError) and Suspended.__name__ in str(failure)
 
 
 def _split(raised: BaseException) -> tuple[bool, BaseException | None]:
