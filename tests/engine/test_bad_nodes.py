@@ -75,6 +75,23 @@ async def test_the_state_itself_is_no_update_of_what_would_be_added_to_itself(
 
 
 @pytest.mark.parametrize("isolation", ["thread", "process"])
+@pytest.mark.parametrize(("node", "reason"), [("exits", "node-exited"), ("interrupted", "node-interrupted")])
+async def test_what_is_meant_for_the_process_ends_the_run_at_the_first_attempt(
+    store: MemoryCheckpointer, node: str, reason: str, isolation: str
+) -> None:
+    text = (
+        f'nodes: [{{id: a, kind: "support.exiting_nodes:{node}", isolation: {isolation},'
+        " retry: {attempts: 3, initial_delay: 0}}]"
+    )
+    run = await graph(text).start(checkpointer=store, run_id="r", record_attempts=True)
+    error = (await run.start()).error
+    assert error is not None
+    assert error.reason == reason
+    assert "Resume the run" in error.message
+    assert store.events("r") == ["started", "failed a"]
+
+
+@pytest.mark.parametrize("isolation", ["thread", "process"])
 async def test_the_state_itself_is_an_update_without_what_a_node_takes_out_of_it(
     store: MemoryCheckpointer, isolation: str
 ) -> None:

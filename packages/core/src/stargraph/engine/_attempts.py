@@ -14,7 +14,7 @@ from typing import Any, Final, TypeAlias
 from stargraph.checkpoint.protocol import ErrorInfo
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._context import Context
-from stargraph.engine._failures import RemoteNodeError, is_a, is_any_of, is_final, name_of
+from stargraph.engine._failures import RemoteNodeError, explained, is_a, is_any_of, is_final, name_of
 from stargraph.engine._logging import log_retry
 from stargraph.engine._middleware import NodeHook, NodeInfo, around
 from stargraph.engine._node_pools import CANCEL_SECONDS, NodePools, Outcome, timed_out
@@ -158,7 +158,7 @@ class Attempts:
                     " returns.",
                     node=spec.id,
                 )
-        return returned, _explained(self._questions.outcome_of(raised), spec.id)
+        return returned, explained(self._questions.outcome_of(raised), spec.id)
 
     async def _outcome(self) -> Outcome:
         """Return what the function ends with; only a cancellation is raised."""
@@ -220,25 +220,6 @@ async def _by_value(work: Awaitable[object]) -> Outcome:
         raise
     except BaseException as error:  # noqa: BLE001  # see Outcome
         return None, error
-
-
-def _explained(raised: BaseException | None, node: str) -> BaseException | None:
-    """Return what an attempt ends with; what is meant for the process ends the run alone, and says how to go on."""
-    if is_a(raised, SystemExit):
-        code = raised.code if type(raised.code) in (int, str) else ""
-        did, reason = f"called sys.exit({code!r:.200})" if code != "" else "called sys.exit()", "node-exited"
-    elif is_a(raised, KeyboardInterrupt):
-        did, reason = "raised KeyboardInterrupt", "node-interrupted"
-    else:
-        return raised
-    error = NodeError(
-        f"the node {did}, which ends the run, but not the process",
-        reason=reason,
-        hint="A node ends by returning or by raising an Exception. Resume the run to run the node again.",
-        node=node,
-    )
-    error.__cause__ = raised
-    return error
 
 
 def retry_seconds(attempt: int, initial_delay: float, max_delay: float) -> float:

@@ -194,6 +194,8 @@ def is_final(error: BaseException) -> bool:
     Args:
         error: the exception.
     """
+    if is_a(error, RemoteNodeError):
+        return error.info.reason in _FINAL
     return any(is_a(each, NodeError) and each.reason in _FINAL for each in (error, *members_of(error)))
 
 
@@ -249,3 +251,27 @@ def name_of(kind: type) -> str:
     module = type.__dict__["__dict__"].__get__(kind).get("__module__")
     text = name if not isinstance(module, str) or module == "builtins" else f"{plain_name(module)}.{name}"
     return _bounded(text, _NAME_LIMIT)
+
+
+def explained(raised: BaseException | None, node: str) -> BaseException | None:
+    """Return what an attempt ends with; what is meant for the process ends the run alone, and says how to go on.
+
+    Args:
+        raised: what the node raised, or None.
+        node: the node.
+    """
+    if is_a(raised, SystemExit):
+        code = raised.code if type(raised.code) in (int, str) else ""
+        did, reason = f"called sys.exit({code!r:.200})" if code != "" else "called sys.exit()", "node-exited"
+    elif is_a(raised, KeyboardInterrupt):
+        did, reason = "raised KeyboardInterrupt", "node-interrupted"
+    else:
+        return raised
+    error = NodeError(
+        f"the node {did}, which ends the run, but not the process",
+        reason=reason,
+        hint="A node ends by returning or by raising an Exception. Resume the run to run the node again.",
+        node=node,
+    )
+    error.__cause__ = raised
+    return error

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 from typing import Any, NamedTuple
 
 from stargraph.engine._context import Context
-from stargraph.engine._failures import classes_of, error_info, members_of
+from stargraph.engine._failures import classes_of, error_info, explained, members_of
 from stargraph.engine._fingerprint import fingerprint
 from stargraph.engine._imports import Modules
 from stargraph.engine._nodes import Node, build_node
@@ -51,7 +51,8 @@ def run_in_worker(graph: RemoteGraph, node_id: str, state: bytes, context: Conte
     outcome: dict[str, Any] = {"update": None, "time": None, "error": None, "classes": (), "members": ()}
     try:
         outcome["update"] = _update(graph, node_id, state, context)
-    except BaseException as error:  # noqa: BLE001  # whatever a node raises is recorded
+    except BaseException as raised:  # noqa: BLE001  # whatever a node raises is recorded
+        error = explained(raised, node_id) or raised
         outcome["error"] = error_info(error, node=node_id).model_dump()
         outcome["classes"] = classes_of(error)
         outcome["members"] = tuple(classes_of(each) for each in members_of(error))
