@@ -135,12 +135,14 @@ def test_recover_finishes_what_a_lost_client_and_cluster_have_left(tmp_path: Pat
     from stargraph.dask import Fleet
 
     options: dict[str, Any] = {"threads_per_worker": 1, "processes": True, "dashboard_address": ":0"}
+    gate = tmp_path / "gate"
     with (
         LocalCluster(n_workers=1, local_directory=str(tmp_path / "one"), **options) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
         fleet = Fleet(client, store_url)
-        runs = fleet.map(TARGET, [{"n": 100 * number} for number in range(15)])
+        gate.touch()  # one run ends, and no other one until all is lost
+        runs = fleet.map(TARGET, [{"n": 100 * number, "kill": "gate"} for number in range(15)])
         next(fleet.as_completed(runs))
         # The worker process is killed, and with it all that it has said; nanny and scheduler go with the cluster.
         for pid in {int(line.rsplit(" ", 1)[1]) for line in (tmp_path / "ran.txt").read_text().splitlines()}:
@@ -150,6 +152,7 @@ def test_recover_finishes_what_a_lost_client_and_cluster_have_left(tmp_path: Pat
     assert set(left) - {"done"}
     stored = finished(store_url, "first")
     assert stored
+    gate.unlink()
     with (
         LocalCluster(n_workers=1, local_directory=str(tmp_path / "two"), **options) as cluster,
         Client(cluster, set_as_default=False) as client,
@@ -171,7 +174,9 @@ def test_recover_finishes_what_a_lost_scheduler_has_left(tmp_path: Path, store_u
     ):
         client.wait_for_workers(2, timeout=60)
         fleet = Fleet(client, store_url)
-        runs = fleet.map(TARGET, [{"n": 100 * number} for number in range(40)])
+        gate = tmp_path / "gate"
+        gate.touch()  # one run ends, and no other one until the scheduler is lost
+        runs = fleet.map(TARGET, [{"n": 100 * number, "kill": "gate"} for number in range(40)])
         completed = fleet.as_completed(runs)
         next(completed)
         cluster.scheduler.kill()
@@ -183,6 +188,7 @@ def test_recover_finishes_what_a_lost_scheduler_has_left(tmp_path: Path, store_u
         assert all("recover" in str(run.error) for run in left)
         stored = finished(store_url, "first")
         begun = len(ran(tmp_path))
+        gate.unlink()
         with cluster.restarting(), ThreadPoolExecutor() as pool:
             # The workers end by themselves once they have noticed.
             recovering = pool.submit(fleet.recover, TARGET, silent_after=1.0, timeout=120)

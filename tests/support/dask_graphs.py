@@ -18,14 +18,24 @@ def _note(text: str) -> None:
 
 
 def _fork() -> None:
-    """Leave a process behind for half a minute."""
+    """Leave a process behind for two minutes."""
     folder = Path(os.environ[FOLDER])
     if pid := os.fork():
         (folder / "forked").write_text(str(pid))
         return
-    time.sleep(30)
+    time.sleep(120)
     (folder / "forked_ended").touch()
     os._exit(0)
+
+
+def _wait_at_the_gate() -> None:
+    """Let the first run pass; each other one waits while there is a file `gate`."""
+    folder = Path(os.environ[FOLDER])
+    try:
+        (folder / "passed").touch(exist_ok=False)
+    except FileExistsError:
+        while (folder / "gate").exists():
+            time.sleep(0.02)
 
 
 builder = GraphBuilder("fleet")
@@ -45,6 +55,8 @@ def second(state: Any) -> dict[str, Any]:
         os._exit(9)
     if state.kill == "forks":
         _fork()
+    elif state.kill == "gate":
+        _wait_at_the_gate()
     elif state.kill and not (marker := Path(os.environ[FOLDER]) / state.kill).exists():
         marker.touch()
         os._exit(9)
