@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
 
@@ -9,6 +10,8 @@ import pytest
 from support.workspace import ROOT
 
 pytestmark = pytest.mark.thorough
+
+CACHE = ROOT / ".mypy_cache/user"
 
 HEAD = """
 from collections.abc import AsyncIterator, Collection, Mapping, Sequence
@@ -130,10 +133,13 @@ def errors(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
     files = {"right.py": DRIVER + CAPABLE + USE, **{_file(name): source for name, source in WRONG.items()}}
     for file, source in files.items():
         (folder / file).write_text(HEAD + source)
-    options = ["--strict", "--config-file=", "--no-error-summary", f"--cache-dir={ROOT / '.mypy_cache' / 'user'}"]
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", *options, *files], cwd=folder, capture_output=True, text=True, check=False
-    )
+    options = ["--strict", "--config-file=", "--no-error-summary", f"--cache-dir={CACHE}"]
+    CACHE.mkdir(parents=True, exist_ok=True)
+    with (CACHE / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another process of the tests may need the same cache
+        done = subprocess.run(
+            [sys.executable, "-m", "mypy", *options, *files], cwd=folder, capture_output=True, text=True, check=False
+        )
     lines = done.stdout.splitlines()
     assert (done.returncode, done.stderr) == (1, ""), done.stdout
     assert "import-" not in done.stdout, "the packages were not found, so nothing was checked"

@@ -192,9 +192,14 @@ async def test_an_attempt_is_cut_short_at_the_deadline(cut_short: bool) -> None:
 
 
 async def test_a_cancelled_caller_is_not_repeated() -> None:
-    request = Flaky(*[OSError()] * 5)
-    task = asyncio.create_task(RetryPolicy(60, first_pause=50).run(request, is_transient=transient))
-    await asyncio.sleep(0.01)
+    request, pausing = Flaky(*[OSError()] * 5), asyncio.Event()
+
+    async def pause(seconds: float) -> None:
+        pausing.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(RetryPolicy(60, sleep=pause).run(request, is_transient=transient))
+    await pausing.wait()
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
