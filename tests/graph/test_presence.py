@@ -27,7 +27,7 @@ passing = GraphBuilder("passing").add_node("pause", "wait", seconds=0)
 
 async def claimable(store: MemoryCheckpointer) -> list[str]:
     """Return the runs that another process would take."""
-    return [run.run_id for run in await store.claimable("f" * 16, ["default"], reserve=0)]
+    return [run.run_id for run in await store.claimable("f" * 16, ["default"], reserve=0, silent_after=3600)]
 
 
 async def test_a_run_that_ends_leaves_the_runs_of_other_handles_to_this_process() -> None:

@@ -48,7 +48,9 @@ async def test_a_sound_index_is_left_alone(place: Place) -> None:
         await store.write(following(first, event="resumed", status="running", process=process))
         await store.write(genesis(run_id="no-queue"))
         taken: Any = store
-        await taken.claimable("c" * 16, ("default",), limit=2, silent_after=0)  # wakes the due one, reserves two
+        await taken.claimable(
+            "c" * 16, ("default",), limit=2, silent_after=0, reserve=3600.0
+        )  # wakes the due one, reserves two
         assert await store.repair_queues() == []
         assert len(await claimed(store)) == 1  # what was reserved is reserved still
 
