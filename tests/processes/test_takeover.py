@@ -158,6 +158,8 @@ async def test_a_stopped_executor_that_wakes_up_after_a_takeover_changes_nothing
     old = scene.spawn("start")
     scene.wait_for("a", "b")
     old.send_signal(signal.SIGSTOP)
+    _, status = os.waitpid(old.pid, os.WUNTRACED)
+    assert os.WIFSTOPPED(status)
     scene.release("b")
     assert outcome(scene.spawn("resume"))["status"] == "done"
     before = await scene.log()

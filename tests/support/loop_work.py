@@ -24,6 +24,7 @@ class LoopWork:
 
     def __init__(self) -> None:
         self._own = threading.get_ident()
+        self._lock = threading.Lock()
         self.here: Counter[str] = Counter()
         self.elsewhere: Counter[str] = Counter()
 
@@ -40,7 +41,8 @@ class LoopWork:
         def call(*arguments: Any, **options: Any) -> Any:
             result = work(*arguments, **options)
             sizes = [_size(each) for each in (*arguments, result)]
-            (self.here if threading.get_ident() == self._own else self.elsewhere)[name] += max(sizes)
+            with self._lock:  # several threads may work at once
+                (self.here if threading.get_ident() == self._own else self.elsewhere)[name] += max(sizes)
             return result
 
         return call
