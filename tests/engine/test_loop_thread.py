@@ -5,17 +5,63 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import CancelledError, ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stargraph.errors import StargraphError
 from stargraph.runtime._loop_thread import LoopThread
+
+
+class Interrupts(set[Any]):
+    """Presses Ctrl-C while work is handed over to the loop."""
+
+    def add(self, waiting: Any) -> None:
+        super().add(waiting)
+        signal.raise_signal(signal.SIGINT)
+
+
+@pytest.mark.parametrize("moment", ["before it is handed over", "when it has begun"])
+def test_ctrl_c_while_work_is_handed_over_ends_it_on_its_own_loop(
+    thread: LoopThread, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ends = threading.Event(), list[str]()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        except BaseException as error:
+            ends.append(type(error).__name__)
+            raise
+
+    thread.run(asyncio.sleep(0))
+    loop = thread._loop
+    assert loop is not None
+    call_soon = loop.call_soon_threadsafe
+
+    def interrupted(callback: Callable[[], object]) -> object:
+        monkeypatch.undo()
+        handle = call_soon(callback)
+        assert begun.wait(60)
+        signal.raise_signal(signal.SIGINT)
+        return handle
+
+    if moment == "when it has begun":
+        monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
+    else:
+        monkeypatch.setattr(thread, "_waiting", Interrupts())
+    with pytest.raises(KeyboardInterrupt):
+        thread.run(work())
+    assert ends == (["CancelledError"] if moment == "when it has begun" else [])
+    assert begun.is_set() == (moment == "when it has begun")
 
 
 @pytest.fixture

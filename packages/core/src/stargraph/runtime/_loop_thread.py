@@ -71,26 +71,34 @@ class LoopThread:
         tasks: list[asyncio.Task[T]] = []
 
         def begin() -> None:
-            task = loop.create_task(work)
+            task = asyncio.get_running_loop().create_task(work)
             tasks.append(task)
             task.add_done_callback(partial(_hand_over, future))
 
         def stop() -> None:
-            tasks[0].cancel()
+            if tasks:
+                tasks[0].cancel()
+            else:  # interrupted before it was handed over
+                work.close()
+                future.set_exception(concurrent.futures.CancelledError())
 
-        # One lock for this and for `close`: what is handed over before the end is begun, and then cancelled.
+        loop: asyncio.AbstractEventLoop | None = None
         try:
+            # One lock for this and for `close`: what is handed over before the end is begun, and then cancelled.
             with self._lock:
                 loop = self._started()
-                loop.call_soon_threadsafe(begin)
                 self._waiting.add(future)
-        except BaseException:
-            work.close()
-            raise
-        try:
+                try:
+                    loop.call_soon_threadsafe(begin)
+                except RuntimeError:
+                    loop = None
+                    raise
             return future.result()
         except BaseException:
-            if not future.done():
+            if loop is None:
+                work.close()
+            elif not future.done():
+                # Whenever Ctrl-C comes, the loop is asked: it may have begun, and nobody else may close what runs.
                 with contextlib.suppress(RuntimeError):  # closed meanwhile, which cancels it too
                     loop.call_soon_threadsafe(stop)
                 concurrent.futures.wait([future])
