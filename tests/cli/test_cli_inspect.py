@@ -8,6 +8,7 @@ import signal
 import subprocess
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -191,6 +192,21 @@ def test_a_thousand_fields_and_five_megabytes_stay_readable(folder: Folder) -> N
     assert len(many) < 30_000
     assert "more" in many.splitlines()[-1]
     assert max(map(len, many.splitlines())) < 200
+
+
+def test_a_clock_that_was_set_back_makes_no_time_negative(folder: Folder) -> None:
+    begun = first("r")
+    later = begun.timestamp + timedelta(seconds=5)
+
+    async def fill() -> None:
+        async with SQLiteCheckpointer("r.sqlite") as store:
+            await store.write(begun)
+            await store.write(following(begun, last_node="n", task_id="n-1", task_started_at=later))
+
+    asyncio.run(fill())
+    shown = folder.call("inspect", "r", "--checkpoint", "r.sqlite", "--json")
+    assert [step["seconds"] for step in shown.json["timeline"]] == [None, 0.0]
+    assert "took     0.00 s" in folder.call("inspect", "r", "--checkpoint", "r.sqlite", "--step", "1").out
 
 
 def test_an_error_of_several_lines_is_shown_on_several_lines(folder: Folder) -> None:
