@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from support.records import chain, first, following
 from support.s3.stores import Stores
+from support.workspace import ROOT
 
 from stargraph.checkpoint.registry import open_checkpointer
 from stargraph.checkpoint.s3 import S3Checkpointer
@@ -162,7 +163,7 @@ async def main():
 async def test_a_handle_that_is_never_closed_prints_nothing(watched: Stores, last: str, run: str) -> None:
     code = UNCLOSED.format(url=watched.url, endpoint=watched.endpoint, last=last or "pass", run=run)
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd="tests"
+        sys.executable, "-c", code, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=ROOT / "tests"
     )
     stdout, stderr = await process.communicate()
     assert (process.returncode, stdout, stderr) == (0, b"", b"")

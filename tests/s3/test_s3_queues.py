@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 
 import pytest
 from support.records import first
 from support.s3.stores import Stores
 
 from stargraph.checkpoint.protocol import ProcessInfo, QueueEntry
-from stargraph.checkpoint.s3 import S3Checkpointer
+from stargraph.checkpoint.s3 import S3Checkpointer, _clock
 from stargraph.checkpoint.s3._clock import StoreClock
 
 pytestmark = pytest.mark.thorough
@@ -29,9 +29,10 @@ async def test_a_reservation_holds_for_a_handle_that_was_told_the_next_second(
 
     handle, other = await stores.open(), await stores.open()
     monkeypatch.setattr(StoreClock, "hear", ignore)
+    monkeypatch.setattr(_clock, "time", SimpleNamespace(monotonic=lambda: 0.0))  # what the test does takes no time
 
     def tell(store: S3Checkpointer, seconds: float) -> None:
-        store._opened()._raw.clock._heard = (TOLD + timedelta(seconds=seconds), time.monotonic())
+        store._opened()._raw.clock._heard = (TOLD + timedelta(seconds=seconds), 0.0)
 
     async def claimed(store: S3Checkpointer, process_id: str) -> list[str]:
         return [run.run_id for run in await store.claimable(process_id * 16, ["default"], reserve=0.9)]

@@ -74,7 +74,6 @@ class FaultProxy:
         slow_seconds: how long those wait that are slow or delayed.
         gate: what they wait for instead, if it is set.
         gets_at_once: the first GETs wait for so many, for a while: those that are sent at once are then seen at once.
-        waves: how often one came while none was under way.
         uploaded: how many bytes of content came.
     """
 
@@ -91,7 +90,6 @@ class FaultProxy:
         self.refused_key = ""
         self.at_once = 0
         self.most_at_once = 0
-        self.waves = 0
         self.uploaded = 0
         self._held: list[tuple[web.BaseRequest, bytes]] = []
         self._listings: dict[str, bytes] = {}
@@ -118,7 +116,6 @@ class FaultProxy:
         self.gets_at_once = 0
         self._have_met = asyncio.Event()
         self.most_at_once = 0
-        self.waves = 0
         self.uploaded = 0
         self.fault_of = lambda index, request: None
 
@@ -174,7 +171,6 @@ class FaultProxy:
         )
         fault = self.fault_of(len(self.requests), seen)
         self.requests.append(seen)
-        self.waves += self.at_once == 0
         self.at_once += 1
         self.most_at_once = max(self.most_at_once, self.at_once)
         if self.most_at_once >= self.gets_at_once:

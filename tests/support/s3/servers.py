@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import boto3
+from botocore.exceptions import BotoCoreError, ClientError
 from support.ports import free_port
 
 ACCESS_KEY = "test-access-key"
@@ -155,7 +156,24 @@ def seaweed_server(folder: Path) -> Iterator[str]:
         *(f"-{part}={other}" for part, other in zip(_SEAWEED_PORTS, others, strict=True)),
     ]
     with _serving(command, f"http://127.0.0.1:{port}") as url:
+        _wait_until_it_stores(url)
         yield url
+
+
+def _wait_until_it_stores(url: str) -> None:
+    """Wait until a server takes an object: its API answers before the parts behind that are ready."""
+    client = sdk_client(url)
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            client.put_object(Bucket=fresh_bucket(url), Key="ready", Body=b"ready")
+        except (BotoCoreError, ClientError):
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            client.close()
+            return
 
 
 @contextmanager

@@ -32,7 +32,10 @@ class Stores:
     def handle(self, **options: Any) -> S3Checkpointer:
         options.setdefault("endpoint_url", self.endpoint)
         options.setdefault("session", self.session)
-        options.setdefault("deadline", 20.0)
+        # A machine that stands still for a while is no fault: who tests one of these gives it.
+        options.setdefault("deadline", 300.0)
+        options.setdefault("read_timeout", 120.0)
+        options.setdefault("connect_timeout", 60.0)
         made = S3Checkpointer(self.url, **options)
         self._made.append(made)
         return made
