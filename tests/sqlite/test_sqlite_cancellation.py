@@ -16,6 +16,7 @@ from support.records import first, following
 
 from stargraph.checkpoint.protocol import Checkpoint
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+from stargraph.checkpoint.sqlite._connection import Store
 from stargraph.checkpoint.sqlite._writer import Writer
 
 
@@ -32,6 +33,8 @@ async def test_cancelled_at_random_moments(path: Path) -> None:
             await asyncio.sleep(0)
         if chance.random() < 0.5:
             await asyncio.sleep(chance.random() * 0.002)
+        if turn % 10 == 0:
+            await asyncio.wait([task])  # on a busy machine, all others may be withdrawn in time
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await task
@@ -75,8 +78,12 @@ async def test_a_second_cancellation_does_not_wait(path: Path) -> None:
     async with SQLiteCheckpointer(path) as store:
         with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
+            assert isinstance(store._store, Store)
+            begun: list[str] = []
+            await store._store._writing.run(lambda connection: connection.set_trace_callback(begun.append))
             task = asyncio.ensure_future(store.write(first()))
-            await asyncio.sleep(0.02)
+            while "BEGIN IMMEDIATE" not in begun:  # by then it can no longer be withdrawn
+                await asyncio.sleep(0.001)
             task.cancel()
             await asyncio.sleep(0)
             assert not task.done()
