@@ -183,7 +183,7 @@ def test_a_check_that_cannot_be_ended_leaves_its_process_behind(
     (tmp_path / "stuck_target.py").write_text(DEADLY.format(run="run", deed="time.sleep(600)"))
     monkeypatch.syspath_prepend(tmp_path)
     began = time.monotonic()
-    report = run("stuck_target:target", only=["steps.append_and_read", "values.text"], jobs=2, deadline=0.1)
+    report = run("stuck_target:target", only=["steps.append_and_read", "values.text"], jobs=2, deadline=0.5)
     found = {result.check.id: result for result in report.results}
     assert found["steps.append_and_read"].verdict == "fail"
     assert "cannot be cancelled" in found["steps.append_and_read"].message

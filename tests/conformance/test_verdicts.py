@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -21,6 +22,7 @@ from stargraph.checkpoint.conformance import (
     Result,
     Target,
     Verdict,
+    _handle,
     _runner,
     catalogue,
     run,
@@ -333,6 +335,24 @@ def test_a_check_whose_calls_come_back_gets_more_time() -> None:
     # Its 12 writes take 3.6 of 2.4 seconds, as on a machine that is busy with something else.
     report = run(memory(SlowDisk), only=["steps.latest_is_numeric"], deadline=0.08)
     assert verdict_of(report, "steps.latest_is_numeric").verdict == "pass"
+
+
+def test_a_time_in_which_the_machine_stands_still_is_no_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    stood_still = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + stood_still, perf_counter=time.perf_counter)
+
+    class StandsStill(ReferenceCheckpointer):
+        async def read_latest(self, run_id: str) -> Checkpoint | None:
+            nonlocal stood_still
+            stood_still += 3600
+            await asyncio.sleep(3 * _runner._LOOK)
+            return await super().read_latest(run_id)
+
+    for module in (_runner, _handle):
+        monkeypatch.setattr(module, "time", clock)
+    report = run(memory(StandsStill), only=["bootstrap.creates"])
+    found = verdict_of(report, "bootstrap.creates")
+    assert found.verdict == "pass", found.explained()
 
 
 class PresenceElsewhere(ReferenceCheckpointer):

@@ -22,6 +22,9 @@ from support.relay import Relay
 SERVER_VARIABLE = "STARGRAPH_CONFORMANCE_POSTGRES_DSN"
 """Names the server, for the process that makes locations."""
 
+TIMEOUT_VARIABLE = "STARGRAPH_CONFORMANCE_POSTGRES_TIMEOUT"
+"""Seconds after which a call gives up, for the same process; few, since checks with an outage wait for that."""
+
 
 @asynccontextmanager
 async def connection_to(location: str) -> AsyncIterator[tuple[asyncpg.Connection, str]]:
@@ -49,7 +52,8 @@ def _relay() -> Relay:
 async def fresh_schema() -> AsyncIterator[str]:
     server = urlsplit(os.environ[SERVER_VARIABLE])
     relayed = server._replace(netloc=f"{server.netloc.rpartition('@')[0]}@127.0.0.1:{_relay().port}")
-    location = f"{urlunsplit(relayed)}?schema=kit_{uuid.uuid4().hex}&timeout=10"
+    timeout = os.environ.get(TIMEOUT_VARIABLE, "10")
+    location = f"{urlunsplit(relayed)}?schema=kit_{uuid.uuid4().hex}&timeout={timeout}"
     try:
         yield location
     finally:
