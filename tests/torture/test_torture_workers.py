@@ -38,7 +38,7 @@ async def test_a_battle_that_is_not_over_in_time_is_reported_as_a_row() -> None:
         runs=4,
         workers=1,
         kill_every=0,
-        node_seconds=1.0,
+        node_seconds=600.0,
         has_poison=False,
         is_rolling=False,
         deadline=0.5,

@@ -118,13 +118,14 @@ def _postgres_arena(server: LocalServer, proxy: TcpProxy, disk: Path, complaint:
         _signal_all(processes, signal.SIGCONT)
 
     async def end_backends(rng: Random) -> None:
-        _signal_all(rng.sample(server.processes()[1:], 1), signal.SIGKILL)
+        others = server.processes()[1:]  # none while it starts them again
+        _signal_all(rng.sample(others, min(1, len(others))), signal.SIGKILL)
         await asyncio.sleep(0.2)
 
     async def fill(rng: Random) -> None:
         await _fill(disk, rng)
-        if not server.is_running():  # it gives up if it cannot write its log
-            await asyncio.to_thread(server.start)
+        # It gives up if it cannot write its log, at once or when it tries to recover.
+        await asyncio.to_thread(server.revive)
 
     faults: dict[str, Fault] = {
         **_faults_on_the_network(proxy),

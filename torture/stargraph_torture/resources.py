@@ -21,7 +21,7 @@ from stargraph.graph import Graph
 from stargraph.ir import parse_graph
 from stargraph_torture.recorder import Store
 
-_SETTLING = 10.0
+_SETTLING = 60.0
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 

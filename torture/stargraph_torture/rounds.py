@@ -105,7 +105,8 @@ def _assignments(plan: RoundPlan, folder: Path, arena: Arena, run_ids: list[str]
         Assignment(
             number=number,
             folder=folder,
-            open_store=arena.open_from_afar,
+            # Who is not disturbed waits for others as long as any user does.
+            open_store=arena.open_from_afar if plan.pause else arena.open_at_rest,
             run_ids=tuple(run_ids[number :: plan.workers]),
             at_once=plan.at_once,
             environment=arena.environment,

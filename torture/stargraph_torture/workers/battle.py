@@ -306,7 +306,7 @@ class Battle:
             member.terminate()
         for member in self._members:
             try:
-                await asyncio.to_thread(member.wait, 20)
+                await asyncio.to_thread(member.wait, 60)
             except subprocess.TimeoutExpired:
                 self._report.violations.append("a worker did not end after a SIGTERM")
                 member.kill()
