@@ -122,6 +122,39 @@ async def test_a_damaged_entry_of_a_run_is_named_and_goes_with_the_run(file: SQL
             assert latest.status == "done"
 
 
+@pytest.mark.parametrize("limits", [None, QueueLimits(concurrency=9, per_key=9)], ids=["unlimited", "limited"])
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [("priority", "'x'"), ("priority", "x'00'"), ("order_at", "'x'"), ("concurrency_key", "'x'"), ("run_id", "x'61'")],
+)
+async def test_a_damaged_row_of_the_index_of_sqlite_holds_up_no_other(
+    file: SQLitePlace, column: str, value: str, limits: QueueLimits | None
+) -> None:
+    async with SQLiteCheckpointer(file.path) as store:
+        await store.set_limits("default", limits)
+        for run_id in ("spoilt", "sound"):
+            await graph.enqueue(store, {"n": 1}, run_id=run_id, concurrency_key="k")
+        with contextlib.closing(sqlite3.connect(file.path)) as database, database:
+            database.execute(f"UPDATE queued SET {column} = {value} WHERE run_id = 'spoilt'")
+        assert await claimed(store, limit=9) == ["sound"]
+        assert len(await store.damaged_runs()) == 1
+        assert any("'spoilt' was" in sentence for sentence in await store.repair_queues())
+        assert await claimed(store, limit=9) == ["spoilt"]
+        assert await store.damaged_runs() == []
+
+
+@pytest.mark.parametrize("state", ["'x'", "5"])
+async def test_counts_of_a_damaged_index_are_refused_in_the_words_of_the_contract(
+    file: SQLitePlace, state: str
+) -> None:
+    async with SQLiteCheckpointer(file.path) as store:
+        await graph.enqueue(store, {"n": 1}, run_id="r")
+        with contextlib.closing(sqlite3.connect(file.path)) as database, database:
+            database.execute(f"UPDATE queued SET state = {state}")
+        with pytest.raises(CheckpointCorruptedError, match="the index of the runs of queue 'default'"):
+            await store.queue_counts()
+
+
 DAMAGED = ("d0", "d1", "d2")
 """They come before all others, so that each claim meets them."""
 

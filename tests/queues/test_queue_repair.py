@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 from support.checkpoints import following, genesis
-from support.places import DRIVERS, Place
+from support.places import DRIVERS, Place, S3Place
 
 from stargraph.checkpoint.driver import QueueRepair
 from stargraph.checkpoint.memory import MemoryCheckpointer
@@ -69,6 +69,18 @@ async def test_a_lost_row_is_written_again(place: Place) -> None:
         assert sorted(await store.repair_queues()) == [missing("b"), missing("c")]
         assert await claimed(store) == ["b", "a", "c"]
         assert await store.repair_queues() == []
+
+
+async def test_a_damaged_run_keeps_no_other_from_being_repaired(place: Place) -> None:
+    if isinstance(place, S3Place):
+        return  # its index holds no summaries
+    async with place.open() as store:
+        for run_id in ("a", "b"):
+            await store.write(queued(run_id))
+        await place.set_queue_index({})
+        await place.edit_summary("a", '"queued"', '"quoted"')
+        assert isinstance(store, QueueRepair)
+        assert await store.repair_queues() == [missing("b")]
 
 
 async def test_a_row_that_outlived_its_run_is_removed(place: Place) -> None:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar
+from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import orjson
 from pydantic import BaseModel, ValidationError
@@ -36,6 +36,8 @@ FORGET_AFTER: Final = 86_400.0
 
 QueueState: TypeAlias = Literal["ready", "scheduled", "running", "awaiting_input", "paused", "failed"]
 """What a run of a queue waits for: the fields of `QueueCounts`."""
+
+_STATES: Final[frozenset[str]] = frozenset(get_args(QueueState))
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,6 +386,8 @@ def counts_of(states: Iterable[tuple[str, str, int]], limits: Mapping[str, Queue
     """
     queues: dict[str, dict[str, int]] = {queue: {} for queue in limits}
     for queue, state, number in states:
+        if state not in _STATES:
+            raise _corrupted(f"the index of the runs of queue {queue!r}")
         counts = queues.setdefault(queue, {})
         counts[state] = counts.get(state, 0) + number
     return [

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import asyncpg
 
-from stargraph.checkpoint.driver import QueuedRow, queued_row, repaired_entry, summaries_from_json
+from stargraph.checkpoint.driver import QueuedRow, queued_row, readable_summaries, repaired_entry
 from stargraph.checkpoint.postgres._connection import Connections
 from stargraph.checkpoint.postgres._schema import Schema
 from stargraph.checkpoint.protocol import ENDED, Checkpoint, RunSummary
@@ -174,7 +174,11 @@ class QueueIndex:
 def _wrong(rows: Sequence[asyncpg.Record]) -> list[RunSummary]:
     """Return the open runs whose row in the index is not what their latest checkpoint says."""
     wrong = []
-    for run, row in zip(summaries_from_json([(row["run_id"], row["summary"]) for row in rows]), rows, strict=True):
+    # What a damaged summary says is not known, and no reason to leave the others as they are.
+    readable = {run.run_id: run for run in readable_summaries([(row["run_id"], row["summary"]) for row in rows])[0]}
+    for row in rows:
+        if (run := readable.get(row["run_id"])) is None:
+            continue
         wanted = queued_row(run)
         found = tuple(row[name] for name in QueuedRow._fields)
         if wanted is None:

@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
-from stargraph.checkpoint.driver import QueuedRow, microseconds, queued_row, repaired_entry, summaries_from_json
+from stargraph.checkpoint.driver import QueuedRow, microseconds, queued_row, readable_summaries, repaired_entry
 from stargraph.checkpoint.protocol import Checkpoint, RunSummary
 from stargraph.checkpoint.sqlite._schema import OPEN_RUN
 
@@ -83,7 +83,11 @@ def wrong_rows(connection: sqlite3.Connection, among: Sequence[str] | None = Non
     condition = "" if among is None else f" AND run_id {_AMONG}"
     rows = connection.execute(_OPEN_RUNS + condition, parameters).fetchall()
     wrong: dict[str, WrongRow] = {}
-    for run, (_, _, *found) in zip(summaries_from_json([row[:2] for row in rows]), rows, strict=True):
+    # What a damaged summary says is not known, and no reason to leave the others as they are.
+    readable = {run.run_id: run for run in readable_summaries([row[:2] for row in rows])[0]}
+    for run_id, _, *found in rows:
+        if (run := readable.get(run_id)) is None:
+            continue
         wanted = _values(run)
         there = found[0] is not None
         if wanted is not None and (found[1], wanted["state"]) == ("ready", "scheduled"):
@@ -108,7 +112,11 @@ class Repair:
     def apply(self, connection: sqlite3.Connection, /) -> list[str]:
         """Put the rows right, and say what was wrong with each."""
         repaired = []
-        for run_id, (was_there, run) in wrong_rows(connection, self._run_ids).items():
+        for odd in [run_id for run_id in self._run_ids if not isinstance(run_id, str)]:
+            _write(connection, odd, None)
+            repaired.append(repaired_entry(odd, was_there=True, belongs_there=False))
+        named = [run_id for run_id in self._run_ids if isinstance(run_id, str)]
+        for run_id, (was_there, run) in wrong_rows(connection, named).items():
             values = None if run is None else _values(run)
             _write(connection, run_id, values)
             repaired.append(repaired_entry(run_id, was_there=was_there, belongs_there=values is not None))

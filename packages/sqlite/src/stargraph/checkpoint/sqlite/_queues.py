@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -90,8 +91,11 @@ _FORGET_HANDED_OUT: Final = "DELETE FROM handed_out WHERE queue = ? AND moment <
 _COUNT_HANDED_OUT: Final = "SELECT count(*) FROM handed_out WHERE queue = ? AND moment > ?"
 
 _SUMMARIES: Final = """
-SELECT queued.run_id, CAST(summary AS BLOB) FROM queued LEFT JOIN runs USING (run_id) WHERE queued.run_id IN ({})
+SELECT queued.run_id, CAST(summary AS BLOB), typeof(priority) IN ('integer', 'real')
+    AND typeof(order_at) IN ('integer', 'real') AND typeof(concurrency_key) IN ('blob', 'null')
+FROM queued LEFT JOIN runs USING (run_id) WHERE queued.run_id IN ({})
 """
+"""The last column tells whether a row holds what was written there: no column keeps a damaged value out."""
 
 _COUNTS: Final = """
 SELECT queue,
@@ -111,7 +115,7 @@ ON CONFLICT (process_id) DO UPDATE SET process = excluded.process, last_seen = e
 
 R = TypeVar("R")
 
-_Candidate: TypeAlias = tuple[int, int, str, str, bytes | None, int]
+_Candidate: TypeAlias = tuple[Any, Any, Any, str, Any, int]
 
 
 class _Found(NamedTuple):
@@ -322,16 +326,23 @@ def _choose(
     for _, _, run_id, queue, key, is_active in heapq.merge(*sources, key=_order):
         if run_id in left_out:
             continue
-        if slots.take(queue, None if key is None else key.decode(), is_active=bool(is_active)):
+        if slots.take(queue, _text(key), is_active=bool(is_active)):
             found.append(run_id)
             if len(found) == claim.limit:
                 break
     return found
 
 
-def _order(candidate: _Candidate) -> tuple[int, int, str]:
+def _order(candidate: _Candidate) -> tuple[float, float, str]:
     priority, order_at, run_id, *_ = candidate
+    if not (isinstance(priority, (int, float)) and isinstance(order_at, (int, float)) and isinstance(run_id, str)):
+        return (-math.inf, 0, "")  # a damaged row; its summary is looked at, and it is left out
     return (-priority, order_at, run_id)
+
+
+def _text(key: Any) -> str | None:
+    """Return a concurrency key, or something else that is none of the others if it is damaged."""
+    return key.decode(errors="replace") if isinstance(key, bytes) else None if key is None else repr(key)
 
 
 def _versions(connection: sqlite3.Connection, queue: str, claim: Claim) -> Iterable[bytes]:
@@ -365,7 +376,7 @@ def _slots(connection: sqlite3.Connection, limits: Mapping[str, QueueLimits], no
     recent: dict[str, int] = {}
     for queue, each in limits.items():
         for name, key in connection.execute(_ACTIVE, {"queue": queue, "now": now}):
-            active.append((name, None if key is None else key.decode()))
+            active.append((name, _text(key)))
         since = now - int(each.period * _SECOND)
         (recent[queue],) = connection.execute(_COUNT_HANDED_OUT, (queue, since)).fetchone()
     return Slots(limits, active, recent)
@@ -384,11 +395,17 @@ def _limits(connection: sqlite3.Connection, queues: Collection[str] | None = Non
 def _summaries(connection: sqlite3.Connection, run_ids: Sequence[str]) -> _Found:
     """Return the summaries of runs, in this order; one that is in the index no more is left out."""
     texts: dict[str, bytes] = {}
+    damaged: list[DamagedRun] = []
     for start in range(0, len(run_ids), 500):
         some = run_ids[start : start + 500]
-        texts |= dict(connection.execute(_SUMMARIES.format(", ".join("?" * len(some))), some).fetchall())
-    # A row of the index whose run is gone says nothing that could be read.
-    return _Found(*readable_summaries([(run_id, texts[run_id] or b"null") for run_id in run_ids if run_id in texts]))
+        for run_id, text, is_sound in connection.execute(_SUMMARIES.format(", ".join("?" * len(some))), some):
+            if is_sound:
+                texts[run_id] = text or b"null"  # a row whose run is gone says nothing that could be read
+            else:
+                why = f"run {run_id!r}: its entry in the index of queues is damaged; stargraph doctor repairs it"
+                damaged.append(DamagedRun(run_id, why))
+    runs, unreadable = readable_summaries([(run_id, texts[run_id]) for run_id in run_ids if run_id in texts])
+    return _Found(runs, damaged + unreadable)
 
 
 def _counts(connection: sqlite3.Connection) -> list[QueueCounts]:
