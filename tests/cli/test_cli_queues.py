@@ -39,9 +39,9 @@ def _graph(folder: Folder) -> None:
     folder.write("steps.py", STEPS)
 
 
-def work(folder: Folder, *words: str) -> dict[str, object]:
+def work(folder: Folder, *words: str, code: int = 0) -> dict[str, object]:
     answer = folder.call("worker", "graph.yaml", "--until-idle", "--json", "--log-level", "off", *words)
-    assert answer.code == 0, answer
+    assert answer.code == code, answer
     found: dict[str, object] = answer.json
     return found
 
@@ -51,10 +51,24 @@ def test_a_damaged_run_is_named_and_holds_up_no_other(folder: Folder) -> None:
         assert folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", run_id).code == 0
     with closing(sqlite3.connect(folder.path / DEFAULT_CHECKPOINT)) as database, database:
         database.execute("UPDATE runs SET summary = 'x' WHERE run_id = 'spoilt'")
-    assert work(folder)["executions"] == {"done": 1}
+    assert work(folder, code=7)["executions"] == {"done": 1}
     answer = folder.call("queues", "--json")
     assert (answer.code, [counts["ready"] for counts in answer.json]) == (0, [1])
     assert "workers leave run spoilt aside: run 'spoilt': the stored summary does not belong to this run" in answer.err
+
+
+def test_a_worker_that_leaves_a_queue_aside_does_not_end_as_if_all_was_done(folder: Folder) -> None:
+    assert folder.call("enqueue", "graph.yaml", "-i", "count=1", "--queue", "limited").code == 0
+    assert folder.call("enqueue", "graph.yaml", "-i", "count=1").code == 0
+    assert folder.call("queues", "--limit", "limited", "--concurrency", "1").code == 0
+    with closing(sqlite3.connect(folder.path / DEFAULT_CHECKPOINT)) as database, database:
+        database.execute("UPDATE limits SET limits = 'x'")
+    words = ("worker", "graph.yaml", "--until-idle", "--queue", "default", "--queue", "limited", "--log-level", "off")
+    answer = folder.call(*words)
+    assert answer.code == 7
+    assert "the worker left 1 run or queue aside" in answer.err
+    assert folder.call("queues", "--unlimited", "limited").code == 0
+    assert work(folder, "--queue", "limited")["executions"] == {"done": 1}
 
 
 def test_from_enqueue_to_done(folder: Folder) -> None:
@@ -258,6 +272,20 @@ def test_workers_are_shown_with_what_they_serve(folder: Folder) -> None:
     ]
     shown = {each["process"]["pid"]: each["process"].get("queues") for each in folder.call("workers", "--json").json}
     assert shown == {7: ["default", "mail"], 8: None}
+
+
+def test_the_doctor_goes_on_beside_a_damaged_run(folder: Folder) -> None:
+    for run_id in ("lost", "spoilt"):
+        assert folder.call("enqueue", "graph.yaml", "-i", "count=1", "--run-id", run_id).code == 0
+    with closing(sqlite3.connect(folder.path / DEFAULT_CHECKPOINT)) as database, database:
+        database.execute("UPDATE runs SET summary = 'x' WHERE run_id = 'spoilt'")
+        database.execute("DELETE FROM queued WHERE run_id = 'lost'")
+    answer = folder.call("doctor")
+    assert answer.code == 7
+    assert "works, but holds damage" in answer.out
+    assert "repaired: run 'lost' was missing in the index of queues" in answer.out
+    assert "damaged: run 'spoilt': the stored summary does not belong to this run" in answer.out
+    assert work(folder, code=7)["executions"] == {"done": 1}
 
 
 def test_the_doctor_repairs_a_lost_queue_row(folder: Folder) -> None:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 from stargraph.cli._options import DEFAULT_CHECKPOINT, STORE_ARGUMENT, JsonOption, KeysOption, StoreArgument
 from stargraph.cli._output import clean, print_json, print_lines
-from stargraph.errors import CheckpointNotFoundError, StargraphError, StoreVersionError
+from stargraph.errors import CheckpointCorruptedError, CheckpointNotFoundError, StargraphError, StoreVersionError
 
 if TYPE_CHECKING:
+    from stargraph.checkpoint.protocol import RunSummary
     from stargraph.checkpoint.registry import DriverInfo
     from stargraph.cli._store import Access, StoreRef
 
@@ -94,25 +95,46 @@ async def _try_store(ref: StoreRef) -> tuple[dict[str, Any], StargraphError | No
     except StargraphError:
         pass  # what is wrong, or why it takes no reader alone, shows below
     try:
-        return {**found, "state": "works", **await _open_and_examine(ref, "write")}, None
+        return await _examined(ref, "write", found, "works")
     except CheckpointNotFoundError:
         return {**found, "state": "does not exist yet; the first run makes it"}, None
     except StargraphError as error:
         refused = error
     if refused.reason in _NO_WRITES:
         with contextlib.suppress(StargraphError):
-            return {**found, "state": "works, for reading alone", **await _open_and_examine(ref, "read")}, None
+            return await _examined(ref, "read", found, "works, for reading alone")
     return {**found, "state": "does not work"}, refused
 
 
-async def _open_and_examine(ref: StoreRef, access: Access) -> dict[str, Any]:
+async def _examined(
+    ref: StoreRef, access: Access, found: dict[str, Any], state: str
+) -> tuple[dict[str, Any], StargraphError | None]:
+    """Return what a store says of itself; what is damaged of single runs or queues keeps nothing else from that."""
     from stargraph.checkpoint.driver import QueueRepair, SelfTest
+    from stargraph.worker import damaged_runs
 
+    damage: CheckpointCorruptedError | None = None
+    newest: list[RunSummary] = []
     async with ref.opened(access) as store:
-        newest = await store.list_runs(limit=1)
+        try:
+            newest = await store.list_runs(limit=1)
+        except CheckpointCorruptedError as error:
+            if error.reason != "corrupted-record":  # the store as a whole is damaged
+                raise
+            damage = error
         checks = await store.examine() if isinstance(store, SelfTest) else []
         repaired = await store.repair_queues() if access == "write" and isinstance(store, QueueRepair) else []
-    return {"newest_run": newest[0].run_id if newest else None, "checks": checks, "repaired": repaired}
+        try:
+            left_aside = [run.error for run in await damaged_runs(store)]
+        except CheckpointCorruptedError as error:
+            if error.reason != "corrupted-record":
+                raise
+            left_aside, damage = [], damage or error
+    examined = {"newest_run": newest[0].run_id if newest else None, "checks": checks, "repaired": repaired}
+    if damage is None and left_aside:
+        damage = CheckpointCorruptedError(left_aside[0], reason="corrupted-record")
+    state = state if damage is None else f"{state}, but holds damage"
+    return {**found, "state": state, **examined, "damaged": left_aside}, damage
 
 
 def _in_words(report: dict[str, Any]) -> list[str]:
@@ -128,6 +150,7 @@ def _in_words(report: dict[str, Any]) -> list[str]:
         lines += [f"           problem: {clean(problem)}" for problem in driver["problems"]]
     lines.append(f"store      {store['url']}: {store['state']}{newest}")
     lines += [f"           checked: {clean(check)}" for check in store.get("checks", ())]
+    lines += [f"           damaged: {clean(sentence)}" for sentence in store.get("damaged", [])[:_SHOWN]]
     repaired = store.get("repaired", [])
     lines += [f"           repaired: {clean(sentence)}" for sentence in repaired[:_SHOWN]]
     return [*lines, *([f"           repaired: {len(repaired) - _SHOWN:,} more"] if len(repaired) > _SHOWN else [])]

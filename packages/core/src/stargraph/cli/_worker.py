@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from stargraph.cli._errors import print_error
+from stargraph.cli._exit_codes import ExitCode
 from stargraph.cli._options import (
     DEFAULT_CHECKPOINT,
     GRAPH_HELP,
@@ -130,8 +132,15 @@ def worker(
     if json:
         print_json(
             {sample.name: sample.value for sample in metrics.counters() if not sample.labels}
-            | {"executions": dict(metrics.executions)}
+            | {"executions": dict(metrics.executions), "damaged": metrics.damaged}
         )
+    if until_idle and metrics.damaged:
+        aside = "1 run or queue" if metrics.damaged == 1 else f"{metrics.damaged} runs or queues"
+        print_error(
+            f"the worker left {aside} aside, since the store cannot read what it holds of them",
+            "Its log and `stargraph queues` name them; `stargraph doctor` repairs what the checkpoints tell.",
+        )
+        raise typer.Exit(ExitCode.STORE)
 
 
 async def _run(ref: StoreRef, worker: Worker) -> WorkerMetrics:
