@@ -39,6 +39,9 @@ _LAST_SECONDS: Final = 55
 
 _FAILED: Final[tuple[Status, ...]] = ("failed",)
 
+ROUNDS: Final = 5
+"""How often something is looked at that a busy machine may be too slow to show."""
+
 ASKING: Final = "f" * 16
 """The process that asks for runs."""
 
@@ -155,18 +158,19 @@ def _waiting(run_id: str, due_at: datetime | None, **fields: Any) -> list[Checkp
 
 async def _nobody_wakes_early(handle: Handle, other: Handle) -> None:
     """Expect that what is due at the end of this minute is not due in all of it."""
-    for number in (4, 5):
+    for number in range(4, 4 + ROUNDS):
         began = time.monotonic()  # before the store looks at its clock: a slow call must not count as time that is left
         await handle.beat(process_info(number))
         (now,) = (each.first_seen for each in await handle.processes() if each.process.id == process_info(number).id)
-        if now.second < _LAST_SECONDS:
+        if now.second >= _LAST_SECONDS:
+            await asyncio.sleep(61 - now.second)  # so little is left that the minute may end before the claim
+            continue
+        name, due = f"soon-{number}", now.replace(second=59, microsecond=999_999)
+        await write_all(handle, queued(name, name=name, not_before=due), *_waiting(f"wakes-{name}", due, name=name))
+        found = await offered(other, name)
+        if time.monotonic() - began < 60 - _LAST_SECONDS:
+            expect(not found, f"claimable gave {show(found)} before they are due")
             break
-        await asyncio.sleep(61 - now.second)  # so little is left that the minute may end before the claim
-    due = now.replace(second=59, microsecond=999_999)
-    await write_all(handle, queued("soon", name="soon", not_before=due), *_waiting("wakes-soon", due, name="soon"))
-    found = await offered(other, "soon")
-    if time.monotonic() - began < 60 - _LAST_SECONDS:
-        expect(not found, f"claimable gave {show(found)} before they are due")
 
 
 @group.check(
@@ -284,12 +288,15 @@ async def reservations(kit: Kit) -> None:
     await handle.leave(ASKING)
     await offers_at_last(kit, handle, ["b0"], "by a process that has left", queue="back", limit=1, reserve=LONG)
     await offers(other, ["b1"], "after a process that had left has come back for another run", "back")
-    await handle.write(queued("short", name="short"))
-    began = time.monotonic()
-    await offers(handle, ["short"], "of another queue", "short", reserve=0.9)
-    again = await offered(other, "short")
-    if time.monotonic() - began < 0.9:
-        expect(not again, f"claimable gave {again} within the 0.9 seconds for which that run is reserved")
+    for number in range(ROUNDS):
+        name = f"short-{number}"
+        await handle.write(queued(name, name=name))
+        began = time.monotonic()
+        await offers(handle, [name], "of another queue", name, reserve=0.9)
+        again = await offered(other, name)
+        if time.monotonic() - began < 0.9:
+            expect(not again, f"claimable gave {again} within the 0.9 seconds for which that run is reserved")
+            break
 
 
 @group.check(
