@@ -63,7 +63,9 @@ def output(stage: Stage, tmp_path_factory: pytest.TempPathFactory) -> str:
         (docs / f"{number}.md").write_text(f"# Part {number}\n\nText.\n")
     (docs / "od\td\n[bold]\x1b[31m.md").write_text("# Odd name\n\nText.\n")
     done = _demo(docs, stage.work)
-    assert (done.returncode, done.stderr) == (0, "")
+    # The demo watches the store while the run begins: on a busy machine, one may keep the other waiting.
+    errors = [line for line in done.stderr.splitlines() if "another connection keeps the write lock" not in line]
+    assert (done.returncode, errors) == (0, [])
     return done.stdout
 
 
