@@ -210,7 +210,7 @@ ISOLATED = 'nodes: [{id: a, kind: "support.process_nodes:NODE", isolation: proce
         ("unpicklable", "support.process_nodes.UnpicklableError", None),
         ("unloadable", "support.process_nodes.UnloadableError", None),
         ("asks", "stargraph.errors.NodeError", "detached-node"),
-        ("exits", "SystemExit", None),
+        ("exits", "stargraph.errors.NodeError", "node-exited"),
     ],
 )
 async def test_a_node_in_a_process_fails_alone(
