@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # importing it takes a second, also for those who run no test
 
 TARGET = "support.dask_graphs:graph"
 
-pytestmark = [pytest.mark.thorough, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.thorough
 
 
 @pytest.fixture(autouse=True)
@@ -157,7 +157,7 @@ def test_recover_finishes_what_a_lost_client_and_cluster_have_left(tmp_path: Pat
         LocalCluster(n_workers=1, local_directory=str(tmp_path / "two"), **options) as cluster,
         Client(cluster, set_as_default=False) as client,
     ):
-        Fleet(client, store_url).recover(TARGET, silent_after=1.0, timeout=120)
+        Fleet(client, store_url).recover(TARGET, silent_after=1.0, timeout=200)
     assert {found.status for found in latest(store_url).values()} == {"done"}
     assert {n: ran(tmp_path)[f"first {n}"] for n in stored} == dict.fromkeys(stored, 1)
 
@@ -191,7 +191,7 @@ def test_recover_finishes_what_a_lost_scheduler_has_left(tmp_path: Path, store_u
         gate.unlink()
         with cluster.restarting(), ThreadPoolExecutor() as pool:
             # The workers end by themselves once they have noticed.
-            recovering = pool.submit(fleet.recover, TARGET, silent_after=1.0, timeout=120)
+            recovering = pool.submit(fleet.recover, TARGET, silent_after=1.0, timeout=200)
             while len(ran(tmp_path)) == begun and not recovering.done():
                 time.sleep(0.05)
             cluster.scheduler.kill()

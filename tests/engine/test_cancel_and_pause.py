@@ -25,10 +25,12 @@ nodes:
 """
 
 
-async def at_work(text: str, store: MemoryCheckpointer, ledger: list[str]) -> tuple[Graph, Run, asyncio.Task[object]]:
+async def at_work(
+    text: str, store: MemoryCheckpointer, ledger: list[str], **options: Any
+) -> tuple[Graph, Run, asyncio.Task[object]]:
     """A run that is in its slow node."""
     made = graph(text)
-    run = await made.start(checkpointer=store, run_id="r")
+    run = await made.start(checkpointer=store, run_id="r", **options)
     work: asyncio.Task[object] = asyncio.ensure_future(run.start())
     while "b" not in ledger:
         await asyncio.sleep(0.001)
@@ -48,7 +50,7 @@ async def test_cancel_stops_the_nodes_and_keeps_the_state(store: MemoryCheckpoin
 
 
 async def test_cancel_from_elsewhere_is_seen_at_the_next_write(store: MemoryCheckpointer, ledger: list[str]) -> None:
-    made, _, work = await at_work(SLOW, store, ledger)
+    made, _, work = await at_work(SLOW, store, ledger, watch=0)  # or it may be seen while b is at work
     other = await made.start(checkpointer=store, run_id="r")
     summary = await other.cancel(grace=300)
     assert summary.status == "cancelled"

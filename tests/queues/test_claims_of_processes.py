@@ -15,7 +15,7 @@ from queue_claims import measure
 from stargraph.checkpoint.protocol import QueueEntry, QueueLimits, RunQueue
 from stargraph.checkpoint.registry import open_checkpointer
 
-pytestmark = [pytest.mark.thorough, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.thorough
 
 CLAIM = """
 import asyncio, json, sys

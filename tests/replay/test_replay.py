@@ -561,6 +561,7 @@ async def test_a_cancelled_replay_waits_for_its_node(
             await asyncio.sleep(0.01)
             ended.append(context.node)
 
+    monkeypatch.setattr("stargraph.replay._replay.CANCEL_SECONDS", 60)  # it is not given up before it ends
     monkeypatch.setattr(calling_nodes, "script", at_once)
     loaded = graph(PLAY)
     await done(loaded, store)

@@ -158,7 +158,7 @@ def test_hours_pass_at_once_and_threads_take_the_time_that_they_take() -> None:
         " retry: {attempts: 3, on: [TimeoutError], initial_delay: 3600}}]"
     )
     assert run_graph(late).status == "done"
-    slow = graph(f"{FIELDS}nodes: [{{id: a, kind: 'support.tested_nodes:slow', timeout: 20}}]")
+    slow = graph(f"{FIELDS}nodes: [{{id: a, kind: 'support.tested_nodes:slow', timeout: 60}}]")
     assert run_graph(slow).stored_state["told"] == ["slowly"]
 
 
