@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -32,6 +33,7 @@ from stargraph.testing import (
     recorded_calls,
     run_graph,
 )
+from stargraph.testing._clock import run_in_skipping_loop
 
 FIELDS = """
 state_schema:
@@ -160,6 +162,24 @@ def test_hours_pass_at_once_and_threads_take_the_time_that_they_take() -> None:
     assert run_graph(late).status == "done"
     slow = graph(f"{FIELDS}nodes: [{{id: a, kind: 'support.tested_nodes:slow', timeout: 60}}]")
     assert run_graph(slow).stored_state["told"] == ["slowly"]
+
+
+def test_no_time_is_skipped_if_a_thread_ends_while_the_loop_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def wait() -> float:
+        loop = asyncio.get_running_loop()
+        ended = loop.create_future()
+
+        def ends_now() -> bool:
+            if not ended.done():
+                loop.call_soon_threadsafe(ended.cancel)
+            return False
+
+        monkeypatch.setattr("stargraph.testing._clock.threads_are_busy", ends_now)
+        began = loop.time()
+        await asyncio.wait([ended], timeout=3600)
+        return loop.time() - began
+
+    assert run_in_skipping_loop(wait) < 3600
 
 
 def test_calls_are_replayed_from_a_recorded_run(payment: Graph) -> None:

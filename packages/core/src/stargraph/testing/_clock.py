@@ -46,10 +46,14 @@ class _SkippingSelector(selectors.BaseSelector):
         self._real.close()
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        found = self._real.select(0 if timeout is not None else None)
-        if found or timeout is None or timeout <= 0:
+        if timeout is None or timeout <= 0:
+            return self._real.select(timeout)
+        # Asked first: a thread that ends after this has yet to wake the loop, one that ended before it already has.
+        busy = len(self._real.get_map()) > _WAKES_ITSELF or self.is_busy()
+        found = self._real.select(0)
+        if found:
             return found
-        if len(self._real.get_map()) > _WAKES_ITSELF or self.is_busy():
+        if busy:
             # What is busy may end meanwhile, and leave nothing but time to wait for.
             return self._real.select(min(timeout, _LOOK_SECONDS))
         self.skipped += timeout
