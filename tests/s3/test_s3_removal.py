@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import Any
@@ -108,20 +107,34 @@ async def test_deleting_one_run_leaves_its_neighbours(stores: Stores) -> None:
     assert await _steps(store, "run-1") == [0, 1]
 
 
-async def test_a_writer_and_a_deletion_at_once(stores: Stores) -> None:
+@pytest.mark.parametrize("overtaken", [0, 1, 3])
+async def test_a_deletion_and_a_writer_at_once(stores: Stores, monkeypatch: pytest.MonkeyPatch, overtaken: int) -> None:
     store, other = await stores.open(), await stores.open()
-    run = chain("run", 1000)
-    await store.write(run[0])
+    run = endless("run")
+    await store.write(next(run))
+    take_slot = _prune.Pruner._take_slot
+    taken: list[bool] = []
 
-    async def write() -> None:
-        for checkpoint in run[1:]:  # far more than the deletion leaves time for
-            await store.write(checkpoint)
+    async def refused() -> None:
+        with pytest.raises(CheckpointError) as caught:
+            await store.write(next(run))
+        assert caught.value.reason == "run-deleted"
 
-    refused, deleted = await asyncio.gather(write(), other.delete_run("run"), return_exceptions=True)
-    assert deleted is True
-    assert isinstance(refused, CheckpointError)
-    assert refused.reason == "run-deleted"
-    assert await store.read_latest("run") is None
+    async def take_slot_late(self: _prune.Pruner, run_id: str, step: int) -> bool:
+        if len(taken) < overtaken:  # the writer appends after the deletion has looked for the end of the run
+            await store.write(next(run))
+        taken.append(await take_slot(self, run_id, step))
+        if taken[-1]:  # nothing else of the run has gone yet
+            await refused()
+        return taken[-1]
+
+    monkeypatch.setattr(_prune.Pruner, "_take_slot", take_slot_late)
+    assert await other.delete_run("run") is True
+    assert taken == [False] * overtaken + [True]
+    await refused()
+    for handle in (store, other):
+        assert await handle.read_latest("run") is None
+        assert await _steps(handle) == []
 
 
 async def test_prune_keeps_the_last_steps_and_refuses_the_others(stores: Stores) -> None:
