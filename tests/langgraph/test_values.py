@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import uuid
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -16,7 +18,7 @@ from langchain_core.messages import AIMessage, HumanMessage
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from pydantic import BaseModel
 
-from stargraph.checkpoint.values import EncodedValue
+from stargraph.checkpoint.values import MAX_DEPTH, EncodedValue
 from stargraph.langgraph._values import Former, decode_value, encode_value
 
 
@@ -108,6 +110,29 @@ def test_a_grown_list_is_what_the_whole_list_is(before: list[Any], more: list[An
     whole = ("msgpack", ormsgpack.packb([*before, *more], option=option))
     grown, alone = both_ways(whole, former), encode_value(whole)
     assert (grown.digest, grown.encoded, grown.value) == (alone.digest, alone.encoded, alone.value)
+
+
+@pytest.mark.parametrize("wrap", [lambda inner: [inner], lambda inner: {"a": inner}], ids=["list", "object"])
+def test_what_nests_deeper_than_json_may_is_kept_as_bytes(wrap: Callable[[Any], Any]) -> None:
+    value: Any = "x"
+    for _ in range(MAX_DEPTH):
+        value = wrap(value)
+    assert both_ways(("msgpack", ormsgpack.packb(value))).value == value
+    deeper = both_ways(("msgpack", ormsgpack.packb(wrap(value)))).value
+    assert deeper["$"] == "typed"
+    wide = [[{}], "[{" * MAX_DEPTH] * MAX_DEPTH
+    assert both_ways(("msgpack", ormsgpack.packb(wide))).value == wide
+
+
+@pytest.mark.parametrize("unsafe", [math.inf, -math.inf, math.nan, 2**63, 2**64 - 1, {"$": 1}], ids=repr)
+def test_one_item_that_json_cannot_say_is_found_among_many(unsafe: Any) -> None:
+    value = ["ordinary", -1, None] * 50
+    both_ways(("msgpack", ormsgpack.packb([*value, unsafe, *value])))
+
+
+@pytest.mark.parametrize("bits", [b"\x7f\x80\x00\x00", b"\x3f\x80\x00\x00"], ids=["inf", "1.0"])
+def test_a_short_float_comes_back_as_it_was(bits: bytes) -> None:
+    both_ways(("msgpack", b"\x92\xca" + bits + b"\x01"))  # LangGraph's serializer writes long ones only
 
 
 @pytest.mark.parametrize("stored", [{"$": "unknown"}, {"$": 1}, {"$": "typed", "type": 1, "base64": ""}])
