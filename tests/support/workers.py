@@ -46,10 +46,10 @@ def first(state: Any, context: Context) -> dict[str, Any]:
 
 async def second(state: Any, context: Context) -> dict[str, Any]:
     EFFECTS.append(f"{context.run_id}/second")
-    if context.run_id in FAILS:
-        raise ValueError("no")
     if context.run_id in BLOCKED:
         await BLOCKED[context.run_id].wait()
+    if context.run_id in FAILS:
+        raise ValueError("no")
     return {"n": state.n * 10}
 
 

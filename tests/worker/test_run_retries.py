@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 from support.runs import latest
 from support.workers import BLOCKED, EFFECTS, FAILS, graph, orphan, statuses, until, worker
 
 from stargraph.checkpoint.memory import MemoryCheckpointer
+from stargraph.checkpoint.protocol import RunSummary
 from stargraph.graph import RunRequest, requeue
 from stargraph.worker import RunRetries
 from stargraph.worker._retries import setbacks
@@ -33,6 +35,28 @@ async def test_a_failed_run_is_tried_again_after_a_while(store: MemoryCheckpoint
     assert record is not None
     assert record.due_at is not None
     assert record.due_at > record.timestamp - timedelta(seconds=1)
+
+
+async def test_a_run_that_is_queued_again_while_the_worker_looks_for_others_is_executed_before_it_is_idle() -> None:
+    class Looking(MemoryCheckpointer):
+        """Lets the run fail, and be queued again, between the look at the queue and its answer."""
+
+        async def claimable(self, *arguments: Any, **options: Any) -> list[RunSummary]:
+            found = await super().claimable(*arguments, **options)
+            if at_work.running and "r/second" in EFFECTS and not BLOCKED["r"].is_set():
+                BLOCKED["r"].set()
+                await until(lambda: not at_work.running)
+                FAILS.clear()
+            return found
+
+    store = Looking()
+    await store.bootstrap()
+    BLOCKED["r"] = asyncio.Event()
+    FAILS.add("r")
+    await graph.enqueue(store, {"n": 1}, run_id="r")
+    at_work = worker(store, retries=RunRetries(attempts=2, initial_delay=0))
+    assert (await at_work.run()).executions == {"failed": 1, "done": 1}
+    assert await statuses(store) == {"r": "done"}
 
 
 async def test_without_retries_a_failed_run_stays_failed(store: MemoryCheckpointer) -> None:

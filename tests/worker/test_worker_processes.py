@@ -182,6 +182,38 @@ async def test_a_suspicious_run_is_executed_in_a_process_of_its_own(
     assert await place.store.processes() == []
 
 
+async def test_a_run_whose_process_has_died_is_taken_again_however_late_its_task_ends(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at the queue in between reserves the run: whoever then leaves it alone keeps it from all others."""
+    await place.enqueue("suspect", "dies", deaths=2)
+    claimable, leave, looks = SQLiteCheckpointer.claimable, SQLiteCheckpointer.leave, list[int]()
+    left: list[str] = []
+
+    async def counted(self: SQLiteCheckpointer, *arguments: Any, **options: Any) -> Any:
+        found = await claimable(self, *arguments, **options)
+        looks.append(len(found))
+        return found
+
+    async def late(self: SQLiteCheckpointer, process_id: str) -> None:
+        await leave(self, process_id)
+        left.append(process_id)
+        if process_id != ProcessInfo.current().id:
+            before = len(looks)
+
+            async def has_looked() -> bool:
+                return len(looks) > before + 1  # one may have been under way
+
+            await until(has_looked)
+
+    monkeypatch.setattr(SQLiteCheckpointer, "claimable", counted)
+    monkeypatch.setattr(SQLiteCheckpointer, "leave", late)
+    metrics = await place.worker(silent_after=60.0).run()
+    suspect = await place.latest("suspect")
+    assert (suspect.status, metrics.isolated, metrics.poisoned) == ("failed", 4, 1)
+    assert len(left) == 5
+
+
 async def test_a_culprit_ends_one_worker_if_runs_are_isolated_after_one_death(place: Place) -> None:
     await place.enqueue("suspect", "dies", deaths=1)
     await place.enqueue("neighbour")

@@ -74,8 +74,11 @@ class IsolatedExecution:
                 self._process.stdin.write(f"{grace}\n".encode())
                 self._process.stdin.close()
 
-    async def carry(self) -> None:
+    async def carry(self) -> int | None:
         """Execute the run until it rests, or until it has ended its process.
+
+        Returns:
+            The id of the process that it has ended, to `bury`; None if the run rests.
 
         Raises:
             LostRunError: somebody else has it.
@@ -86,7 +89,7 @@ class IsolatedExecution:
         async with log_receiver() as log:
             code, pid = await self._executed(log)
         if code == 0:
-            return
+            return None
         if code == REFUSED_CODE:
             raise RefusedRunError(
                 StargraphError(
@@ -99,7 +102,7 @@ class IsolatedExecution:
             self._claimed.run_id,
             signal.Signals(-code).name if code < 0 else f"exit code {code}",
         )
-        await self._bury(pid)
+        return pid
 
     async def _executed(self, log: int | None) -> tuple[int, int]:
         """Return the exit code and the id of the process, once it has ended.
@@ -132,8 +135,12 @@ class IsolatedExecution:
         finally:
             self._process = None
 
-    async def _bury(self, pid: int) -> None:
-        """Say that the process is gone, so that nobody waits for its silence."""
+    async def bury(self, pid: int) -> None:
+        """Say that the process is gone, so that nobody waits for its silence: anybody may take the run from then on.
+
+        Args:
+            pid: its id.
+        """
         with suppress(StoreUnavailableError):
             tail = await dispatch.read_latest(self._store, self._claimed.run_id)
             owner = None if tail is None else tail.process

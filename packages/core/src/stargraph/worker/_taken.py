@@ -40,6 +40,7 @@ class TakenRuns:
         grace: seconds that running nodes have to end when the runs are paused.
         now: returns the time by the clock of the store.
         has_room: called when other runs may be taken again.
+        gives_up: called with the id of a run that this worker may take again from then on, before the store is told.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class TakenRuns:
         grace: float,
         now: Callable[[], datetime],
         has_room: Callable[[], None],
+        gives_up: Callable[[str], None],
     ) -> None:
         self._metrics = metrics
         self._source = source
@@ -66,6 +68,7 @@ class TakenRuns:
         self._grace = grace
         self._now = now
         self._has_room = has_room
+        self._gives_up = gives_up
         self._executions: set[RunExecution | IsolatedExecution] = set()
         self._room = asyncio.Condition()
         self._waiting_alone = 0
@@ -173,10 +176,13 @@ class TakenRuns:
             accept=self._accept,
         )
         async with self._at_work(execution):
-            await execution.carry()
+            pid = await execution.carry()
         latest = await dispatch.read_run(store, claimed.run_id, keyring=loaded.graph._keyring)
         if latest.status == "running":
             self._suspects.add(claimed.run_id)
+            if pid is not None:
+                self._gives_up(claimed.run_id)
+                await execution.bury(pid)
             return None
         self._suspects.discard(claimed.run_id)
         return latest

@@ -46,6 +46,9 @@ from stargraph.worker._versions import Versions
 _LATE_SECONDS: Final = 10.0
 """How long after the grace a drain may take: the store still has to take what was done."""
 
+_GIVEN_UP: Final = ""
+"""Stands for a run whose task only has to end."""
+
 
 class Worker:
     """Takes runs from the queues of a store and executes them, until it is drained.
@@ -161,7 +164,7 @@ class Worker:
     @property
     def running(self) -> tuple[str, ...]:
         """The ids of the runs that it executes now."""
-        return tuple(self._tasks.values())
+        return tuple(run_id for run_id in self._tasks.values() if run_id != _GIVEN_UP)
 
     def drain(self) -> None:
         """Take no more runs, and leave those that are executed to other workers once their running nodes have ended."""
@@ -226,6 +229,7 @@ class Worker:
             grace=self._grace,
             now=self._now,
             has_room=self._wake.set,
+            gives_up=self._give_up,
         )
 
     async def _open(self, stack: AsyncExitStack) -> Checkpointer:
@@ -295,8 +299,9 @@ class Worker:
             while not self.metrics.is_draining:
                 self._wake.clear()
                 await self._enqueue_due(store)
+                is_idle = not self._tasks  # not after the look, during which one may end that leaves its run
                 taken = await self._take(store, claims)
-                if self._until_idle and not taken and not self._tasks and self.metrics.outage_since is None:
+                if self._until_idle and is_idle and not taken and self.metrics.outage_since is None:
                     break
                 if taken and len(self._tasks) < self._concurrency:
                     continue
@@ -367,6 +372,12 @@ class Worker:
             self.metrics.running = len(self._tasks)
             task.add_done_callback(self._ended)
         return len(taken)
+
+    def _give_up(self, run_id: str) -> None:
+        """Let a run be taken again although the task that executed it has not quite ended."""
+        for task, executed in self._tasks.items():
+            if executed == run_id:
+                self._tasks[task] = _GIVEN_UP
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Make room for another run, and log what a task raised."""
