@@ -36,7 +36,8 @@ def made(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str
 
 def result_of(body: Any, spec: str = SOUND) -> Result:
     check = Check("test.body", "A reason.", "a contract", "A cause.", body)
-    with Session(spec) as session:
+    # However long the new interpreters that a check waits for take to start.
+    with Session(spec, deadline=8) as session:
         return session._execute(check)
 
 
