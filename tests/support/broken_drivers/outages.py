@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any
 
-from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
+from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStore
 from stargraph.checkpoint.protocol import (
+    Checkpoint,
     ProcessInfo,
     ProcessPresence,
     RunSummary,
@@ -116,3 +118,38 @@ class DeletesLaterInAnOutage(ReferenceCheckpointer):
         with contextlib.suppress(StoreUnavailableError):
             return await super().delete_run(run_id)
         return False
+
+
+@broken("outages.every_call")
+class ServesWhatItReadLast(ReferenceCheckpointer):
+    """While the store cannot be reached, a run reads as it was when it was read last."""
+
+    def __init__(self, store: ReferenceStore) -> None:
+        super().__init__(store)
+        self._last: dict[str, Checkpoint | None] = {}
+
+    async def read_latest(self, run_id: str) -> Checkpoint | None:
+        try:
+            self._last[run_id] = await super().read_latest(run_id)
+        except StoreUnavailableError:
+            if run_id not in self._last:
+                raise
+        return self._last[run_id]
+
+
+@broken("outages.every_call")
+class ListsWhatItListedLast(ReferenceCheckpointer):
+    """While the store cannot be reached, the last list is shown: better an old page than none."""
+
+    def __init__(self, store: ReferenceStore) -> None:
+        super().__init__(store)
+        self._last: dict[str, list[RunSummary]] = {}
+
+    async def list_runs(self, *, since: datetime | None = None, limit: int = 100) -> list[RunSummary]:
+        asked = f"{since} {limit}"
+        try:
+            self._last[asked] = await super().list_runs(since=since, limit=limit)
+        except StoreUnavailableError:
+            if asked not in self._last:
+                raise
+        return self._last[asked]
