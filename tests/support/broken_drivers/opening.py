@@ -8,11 +8,12 @@ import sqlite3
 from collections.abc import Iterator
 from datetime import datetime
 from typing import Any, ClassVar
+from urllib.parse import unquote_plus
 
 from stargraph.checkpoint.conformance import Target
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
 from stargraph.checkpoint.protocol import Checkpoint, PruneReport, RunSummary
-from stargraph.errors import StoreUnavailableError
+from stargraph.errors import CheckpointError, StoreUnavailableError
 from support.broken_drivers.broken_driver import broken
 from support.broken_drivers.indexed import Indexed
 
@@ -197,6 +198,63 @@ class CannotBeClosed(Addressed):
     """Its connections end with the process, so it has no close(): who opens a store by its URL does not know that."""
 
     close = None  # type: ignore[assignment]
+
+
+@broken("access.by_url", "access.handles_by_url")
+class GivesOutOneHandle(Addressed):
+    """Handles are kept by their URL, so that a store is opened once."""
+
+    HANDLES: ClassVar[dict[str, Addressed]] = {}
+
+    @classmethod
+    def from_url(cls, url: str) -> Addressed:
+        if url not in cls.HANDLES:
+            cls.HANDLES[url] = super().from_url(url)
+        return cls.HANDLES[url]
+
+
+@broken("access.by_url", "access.handles_by_url")
+class LosesCapitals(Addressed):
+    """The path is what urlsplit takes for a host, which has no capitals."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Addressed:
+        return super().from_url(url.lower())
+
+
+@broken("access.by_url", "access.handles_by_url")
+class TakesPlusForASpace(Addressed):
+    """The path is decoded as the values of a query are."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Addressed:
+        return super().from_url(unquote_plus(url))
+
+
+class ReadOnlyAddressed(Addressed):
+    """A base: it has a way to be opened read-only."""
+
+    def __init__(self, location: str, *, read_only: bool = False) -> None:
+        super().__init__(location)
+        self.read_only = read_only
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        if self.read_only:
+            raise CheckpointError("it is read-only", reason="read-only", hint="Open it without read_only.")
+        await super().write(checkpoint)
+
+    @classmethod
+    def target(cls) -> Target:
+        return Target(open=cls, read_only=lambda location: cls(location, read_only=True), url=_url)
+
+
+@broken("access.by_url", "access.handles_by_url", "access.read_only")
+class ForgetsThatItIsReadOnly(ReadOnlyAddressed):
+    """from_url takes read_only=true, and the handle writes."""
+
+    @classmethod
+    def from_url(cls, url: str) -> Addressed:
+        return super().from_url(url.removesuffix("?read_only=true"))
 
 
 @broken("access.encrypted")

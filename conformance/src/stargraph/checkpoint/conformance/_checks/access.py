@@ -22,6 +22,7 @@ from stargraph.checkpoint.conformance._kit import Kit
 from stargraph.checkpoint.conformance._moments import fingerprint
 from stargraph.checkpoint.conformance._registry import Group
 from stargraph.checkpoint.conformance._runs import LATER, begin, chain, follow, rival
+from stargraph.checkpoint.conformance._target import fresh_directory
 from stargraph.checkpoint.conformance._views import Book, agree, runs_agree
 from stargraph.checkpoint.protocol import Checkpoint, Closing, PruneReport
 from stargraph.errors import (
@@ -95,6 +96,60 @@ async def by_url(kit: Kit) -> None:
     )
     by_registry = await kit.unready(fresh, lambda _: open_checkpointer(url))
     expect(type(by_registry.driver) is type(plain), f"open_checkpointer gave {type(by_registry.driver).__name__}")
+
+
+@group.check(
+    "handles_by_url",
+    "Each call of from_url gives a handle of its own on the store that the URL names, letter by letter: what one "
+    "writes the other reads, closing one leaves the other, and another URL is another store. The option read_only=true "
+    "is heeded, or refused.",
+    contract="open.1, open.3, close.1",
+    usual_cause="Handles are kept by their URL and given out again, the path loses its capitals or its +, as "
+    "`urlsplit().hostname` and `unquote_plus` take them away, or an option is taken and forgotten.",
+    capability="url",
+)
+async def handles_by_url(kit: Kit) -> None:
+    place = await kit.fresh_location()
+    if kit.target.location is fresh_directory:
+        place += "+Ab"  # beside the other one, in the same directory
+    first, second = await _by_url(kit, place), await _by_url(kit, place)
+    expect(first.driver is not second.driver, "from_url gave the same handle twice, so closing one closes both")
+    other = await _by_url(kit, kit.location)
+    written, elsewhere = begin("run"), begin("run", state={"of": "another store"})
+    await first.write(written)
+    await other.write(elsewhere)
+    for handle, wanted, what in ((second, written, "the same"), (other, elsewhere, "another"), (first, written, "its")):
+        same(wanted, await handle.read_latest("run"), f"read_latest('run') by a handle of {what} URL")
+    plain = await kit.open(place)
+    same(written, await plain.read_latest("run"), "read_latest('run') of what a handle wrote that a URL opened")
+    await first.release()
+    written = follow(written)
+    await second.write(written)
+    same(written, await plain.read_latest("run"), "read_latest('run') after another handle of the URL was closed")
+    if "read-only" in kit.declared:
+        await _read_only_by_url(kit, place, written)
+
+
+async def _by_url(kit: Kit, location: str, option: str = "") -> Handle:
+    """Open a handle by the URL of a location, and bootstrap it."""
+    assert kit.target.url is not None
+    url = kit.target.url(location)
+    url += f"{'&' if '?' in url else '?'}{option}" if option else ""
+    kind: Any = type((await kit.unready(location)).driver)
+    handle = await kit.unready(location, lambda _: kind.from_url(url))
+    await handle.bootstrap()
+    return handle
+
+
+async def _read_only_by_url(kit: Kit, location: str, stored: Checkpoint) -> None:
+    try:
+        reader = await _by_url(kit, location, "read_only=true")
+    except (ValueError, CheckpointError):
+        return
+    what = "by a handle that a URL with read_only=true opened"
+    expect(getattr(reader.driver, "read_only", None) is True, f"read_only is not True: {what}")
+    same(stored, await reader.read_latest("run"), f"read_latest('run') {what}")
+    await refused(reader.write(follow(stored)), f"write {what}", CheckpointError, "read-only")
 
 
 @group.check(
