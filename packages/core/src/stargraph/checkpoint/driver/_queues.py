@@ -13,7 +13,7 @@ from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 import orjson
 from pydantic import BaseModel, ValidationError
 
-from stargraph.checkpoint.driver._arguments import check_limit
+from stargraph.checkpoint.driver._arguments import MAX_STEP, check_limit
 from stargraph.checkpoint.driver._errors import read_only_error
 from stargraph.checkpoint.protocol import (
     ENDED,
@@ -107,7 +107,7 @@ def check_claim(
     return Claim(
         process_id,
         tuple(dict.fromkeys(queues)),
-        limit,
+        min(limit, MAX_STEP),  # a number that any store can be asked with
         None if fits is None else tuple(dict.fromkeys(GraphVersion(*version) for version in fits)),
         float(silent_after),
         float(reserve),
