@@ -113,6 +113,26 @@ class PrunesByStart(Prunes):
             self._store.runs.update(hidden)
 
 
+@broken("deletion.prune_matches")
+class PrunesByTheWallClock(Prunes):
+    """older_than goes into a column without its time zone."""
+
+    async def prune(self, **arguments: Any) -> PruneReport:
+        bound = arguments["older_than"]
+        wall_clock = bound if bound.tzinfo is None else bound.replace(tzinfo=UTC)
+        return await super().prune(**(arguments | {"older_than": wall_clock}))
+
+
+@broken("deletion.prune_matches")
+class PrunesByTheMillisecond(Prunes):
+    """older_than goes into a column of milliseconds, which cuts off the rest."""
+
+    async def prune(self, **arguments: Any) -> PruneReport:
+        bound = arguments["older_than"]
+        cut = bound.replace(microsecond=bound.microsecond // 1000 * 1000)
+        return await super().prune(**(arguments | {"older_than": cut}))
+
+
 @broken(
     "deletion.prune_matches",
     "deletion.prune_one_run",

@@ -56,6 +56,29 @@ class BeforeTheirTime(Claims):
         return [*found, *(run for run in later if run.queue and run.queue.name in queues and run.status == "queued")]
 
 
+@broken("queues.order")
+class AsksEachNameThatIsGiven(ReferenceCheckpointer):
+    """Queues are asked one by one and the answers joined: a queue that is named twice gives its runs twice."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        found = await super().claimable(process_id, queues, **arguments)
+        twice = {name for name in queues if list(queues).count(name) > 1}
+        return [run for run in found for _ in range(1 + bool(run.queue and run.queue.name in twice))]
+
+
+@broken("queues.kinds", "queues.beside_damage")
+class TimesOverflow(ReferenceCheckpointer):
+    """Times are seconds in 32 bits: what is due after January 2038 seems to be due since 1901."""
+
+    async def claimable(self, process_id: str, queues: Sequence[str], **arguments: Any) -> list[RunSummary]:
+        there = {run.run_id: run for run in await super().claimable(process_id, queues, **arguments)}
+        for run in self._summaries(None):
+            entry = run.queue
+            if run.status == "queued" and entry is not None and entry.name in queues and entry.not_before is not None:
+                there |= {run.run_id: run} if entry.not_before.timestamp() >= 2**31 else {}
+        return list(there.values())
+
+
 @broken("queues.kinds")
 class WorkChangesNoRow(Claims):
     """The row of a run's queue is written by steps with events of their own: a completed node leaves it as it was."""

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, ClassVar, Unpack
 
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer
@@ -170,6 +170,16 @@ class PrefixIsAPattern(ReferenceCheckpointer):
         return query.page(self._matching_prefix(prefix))
 
 
+@broken("search.by_run_id_prefix")
+class PrefixIsCut(ReferenceCheckpointer):
+    """The index of ids holds their first 64 characters, and nothing else is compared."""
+
+    async def search(self, **arguments: Any) -> RunPage:
+        prefix = arguments.get("run_id_prefix")
+        cut = {"run_id_prefix": prefix[:64]} if isinstance(prefix, str) else {}
+        return await super().search(**(arguments | cut))
+
+
 class _DueTimes(ReferenceCheckpointer):
     """A base: looks at due times itself."""
 
@@ -214,6 +224,40 @@ class SleepersAlone(_DueTimes):
 
     def _is_due(self, run: RunSummary, bound: datetime) -> bool:
         return run.status != "queued" and super()._is_due(run, bound)
+
+
+class _WallClock(ReferenceCheckpointer):
+    """A base: the bounds of a search lose their time zone."""
+
+    BOUNDS: ClassVar[tuple[str, ...]] = ()
+
+    async def search(
+        self,
+        *,
+        limit: int = 100,
+        cursor: str | None = None,
+        order: RunOrder = "started",
+        **filters: Unpack[RunFilters],
+    ) -> RunPage:
+        return await super().search(limit=limit, cursor=cursor, order=order, **self._without_zones(filters))
+
+    def _without_zones(self, filters: Any) -> Any:
+        there = {name: filters[name] for name in self.BOUNDS if filters.get(name) is not None}
+        return filters | {name: bound.replace(tzinfo=UTC) for name, bound in there.items() if bound.tzinfo}
+
+
+@broken("search.by_update")
+class UpdatedByTheWallClock(_WallClock):
+    """The column of the last step has no time zone, and neither has what is compared with it."""
+
+    BOUNDS = ("updated_since", "updated_before")
+
+
+@broken("search.by_due_time")
+class DueByTheWallClock(_WallClock):
+    """The column of due times has no time zone, and neither has what is compared with it."""
+
+    BOUNDS = ("due_before",)
 
 
 @broken("search.defaults", slow=("sizes.many_runs",))

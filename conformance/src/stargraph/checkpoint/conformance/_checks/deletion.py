@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import timedelta, timezone
 from typing import Final, get_args
 
 from stargraph.checkpoint.conformance._checks.corruption import refuses_lost_step
@@ -169,9 +169,11 @@ async def prune_frees(kit: Kit) -> None:
 
 @group.check(
     "prune_matches",
-    "prune touches only runs with the given statuses whose last step is older.",
+    "prune touches only runs with the given statuses whose last step is older, whatever time zone older_than has.",
     contract="prune.1, prune.2",
-    usual_cause="The start of the run is compared instead of its last step, or the status of any step.",
+    usual_cause="The start of the run is compared instead of its last step, or the status of any step; or older_than "
+    "loses its time zone.",
+    version=2,
     needs=("deletion.prune_frees",),
 )
 async def prune_matches(kit: Kit) -> None:
@@ -183,23 +185,28 @@ async def prune_matches(kit: Kit) -> None:
         runs[f"old-{status}"] = chain(f"old-{status}", 5, last_status=status)
     runs["at-bound"] = [*chain("at-bound", 4)]
     runs["at-bound"].append(follow(runs["at-bound"][-1], status="done", timestamp=bound))
+    runs["just-before"] = [*chain("just-before", 4)]
+    moment_before = bound - timedelta(microseconds=1)
+    runs["just-before"].append(follow(runs["just-before"][-1], status="done", timestamp=moment_before))
     runs["lately"] = [*chain("lately", 4)]
     runs["lately"].append(follow(runs["lately"][-1], status="done", timestamp=bound + timedelta(days=1)))
     was_failed = chain("was-failed", 4, last_status="failed")
     runs["was-failed"] = [*was_failed, follow(was_failed[-1], event="resumed", status="running")]
     await write_runs(handle, *runs.values())
     touched = {"old-failed", "old-cancelled"}
-    await handle.prune(older_than=bound, statuses=("failed", "cancelled"), keep_last=0)
+    # On this clock it seems to be earlier, and on the one below later.
+    west = bound.astimezone(timezone(timedelta(hours=-11)))
+    await handle.prune(older_than=west, statuses=("failed", "cancelled"), keep_last=0)
     for run_id, steps in runs.items():
         kept = await steps_there(handle, steps, "prune")
         if run_id in touched:
             expect(not kept, f"prune(statuses=('failed', 'cancelled'), keep_last=0) left {run_id!r}")
         else:
             expect(len(kept) == len(steps), f"prune(statuses=('failed', 'cancelled')) took steps of {run_id!r}")
-    await handle.prune(older_than=bound, keep_last=0)
+    await handle.prune(older_than=bound.astimezone(timezone(timedelta(hours=13))), keep_last=0)
     for run_id, steps in runs.items():
         kept = await steps_there(handle, steps, "prune")
-        if run_id in touched | {"old-done"}:
+        if run_id in touched | {"old-done", "just-before"}:
             expect(not kept, f"prune(keep_last=0) left {run_id!r}")
         else:
             expect(len(kept) == len(steps), f"prune(older_than={bound}) took steps of {run_id!r}")

@@ -92,10 +92,11 @@ async def offers_at_last(
 @group.check(
     "kinds",
     "Exactly the runs that can go on are handed out: queued and due, sleepers whose time has come, answered ones, and"
-    " those whose process is gone.",
+    " those whose process is gone; whatever year it is that they wait for.",
     contract="claimable.1, claimable.2, claimable.8",
-    usual_cause="The status or the event alone decides, or a sleeper, an answered run or an orphan is forgotten.",
-    version=2,
+    usual_cause="The status or the event alone decides, or a sleeper, an answered run or an orphan is forgotten; or a "
+    "time goes into a number that is too small for it.",
+    version=3,
 )
 async def kinds(kit: Kit) -> None:
     handle, other = await kit.open(), await kit.open()
@@ -112,9 +113,13 @@ async def kinds(kit: Kit) -> None:
         handle,
         queued("at-once"),
         queued("due", not_before=past),
+        queued("due-for-ages", not_before=datetime(1, 1, 1, tzinfo=UTC)),
         queued("later", not_before=future),
+        queued("much-later", not_before=datetime(2101, 1, 1, tzinfo=UTC)),
+        queued("never", not_before=datetime.max.replace(tzinfo=UTC)),
         *_waiting("sleeper", past),
         *_waiting("sleeps", future),
+        *_waiting("sleeps-long", datetime(2301, 1, 1, tzinfo=UTC)),
         *_waiting("asks", None),
         *asks,
         answered,
@@ -135,7 +140,7 @@ async def kinds(kit: Kit) -> None:
     )
     for status, taken in ended.items():
         await write_all(handle, queued(status), taken, follow(taken, event="completed", status=status))
-    ready = ["again", "answered", "at-once", "due", "sleeper", "went-on"]
+    ready = ["again", "answered", "at-once", "due", "due-for-ages", "sleeper", "went-on"]
     for reader in (handle, other):
         found = sorted(await offered(reader))
         expect(
@@ -176,11 +181,11 @@ async def _nobody_wakes_early(handle: Handle, other: Handle) -> None:
 @group.check(
     "order",
     "Runs are handed out by priority, then by due time, then by id, at most as many as were asked for, and only of the"
-    " queues that were named.",
+    " queues that were named; each once, also if its queue was named twice.",
     contract="claimable.3, claimable.1",
     usual_cause="The newest comes first, a lower number is taken for a higher priority, each queue for itself, or due "
     "times and priorities are cut to what a column holds.",
-    version=2,
+    version=3,
 )
 async def order(kit: Kit) -> None:
     handle = await kit.open()
@@ -207,6 +212,7 @@ async def order(kit: Kit) -> None:
     names = {first.run_id: first.queue.name for _, first in runs if first.queue}
     of_a = [run_id for run_id in wanted if names[run_id] == "a"]
     await offers(handle, of_a, "of one queue", "a")
+    await offers(handle, of_a, "of a queue that is named twice, with limit=2**70", "a", "a", limit=2**70)
     await offers(handle, [], "with limit=0", "a", limit=0)
 
 

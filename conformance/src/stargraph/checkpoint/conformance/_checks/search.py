@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from datetime import timedelta
+from datetime import timedelta, timezone
 from typing import Any, Final
 
 from stargraph.checkpoint.conformance._compare import same_runs, same_summary
@@ -16,19 +16,25 @@ from stargraph.checkpoint.protocol import Checkpoint, ErrorInfo, Interrupt, Queu
 
 group: Final = Group("search", needs=("steps.append_and_read", "list_runs.newest_first"), capability="search")
 
+_ZONES: Final = tuple(timezone(timedelta(hours=hours)) for hours in (13, -11, 0, 5.5))
+"""Of the bounds of a search: by the clock of most of them, it is another day."""
+
 
 @group.check(
     "by_run_id_prefix",
-    "run_id_prefix finds the runs whose id begins with it, by its very characters.",
+    "run_id_prefix finds the runs whose id begins with it, by its very characters, however many these are.",
     contract="search.1, search.3, count_runs.1",
-    usual_cause="The prefix goes into a pattern, in which some characters stand for others, or case is ignored.",
+    usual_cause="The prefix goes into a pattern, in which some characters stand for others, or into an index of short "
+    "texts, or case is ignored.",
+    version=2,
 )
 async def by_run_id_prefix(kit: Kit) -> None:
     handle = await kit.open()
-    run_ids = ["a_b", "a_b:1", "a_b.c", "axb", "A_b", "b_a_b", "a_", "a_c"]
+    long = "l" * 190
+    run_ids = ["a_b", "a_b:1", "a_b.c", "axb", "A_b", "b_a_b", "a_", "a_c", f"{long}:here", f"{long}:there"]
     for run_id in run_ids:
         await handle.write(begin(run_id))
-    for prefix in ("a_b", "a_b:", "a_b.c", "a_", "a", "A", "a%", "a*", "a_b\0", "~", "é", "a_bc", ""):
+    for prefix in ("a_b", "a_b:", "a_b.c", "a_", "a", "A", "a%", "a*", "a_b\0", "~", "é", "a_bc", "", f"{long}:t"):
         wanted = sorted(run_id for run_id in run_ids if run_id.startswith(prefix))
         same_runs(wanted, await pages(handle, run_id_prefix=prefix, limit=2), f"search(run_id_prefix={prefix!r})")
         counted = sum((await handle.count_runs(run_id_prefix=prefix)).values())
@@ -221,10 +227,11 @@ async def defaults(kit: Kit) -> None:
 @group.check(
     "by_update",
     "order='updated', updated_since and updated_before go by the time of the latest step, even if the clock of whoever "
-    "wrote it was behind.",
+    "wrote it was behind, and whatever time zone they have.",
     contract="search.1",
     usual_cause="The latest of all times is kept, or the time at which the row was stored; or the cursor holds the "
-    "time alone, so that runs of one instant are skipped or repeated.",
+    "time alone, so that runs of one instant are skipped or repeated; or a bound loses its time zone.",
+    version=2,
     needs=("search.pages",),
 )
 async def by_update(kit: Kit) -> None:
@@ -243,7 +250,8 @@ async def by_update(kit: Kit) -> None:
     for limit in (1, 3, 7, 20, 100):
         what = f"the pages of search(order='updated', limit={limit})"
         same_runs(wanted, await pages(other, order="updated", limit=limit), what)
-    for bound in sorted({checkpoint.timestamp for checkpoint in latest.values()}):
+    for number, moment in enumerate(sorted({checkpoint.timestamp for checkpoint in latest.values()})):
+        bound = moment.astimezone(_ZONES[number % len(_ZONES)])
         later = [run_id for run_id in wanted if latest[run_id].timestamp >= bound]
         earlier = [run_id for run_id in wanted if latest[run_id].timestamp < bound]
         at = bound.isoformat()
@@ -255,10 +263,12 @@ async def by_update(kit: Kit) -> None:
 
 @group.check(
     "by_due_time",
-    "due_before finds the runs that wait for a time before it, queued ones too, as long as they wait.",
+    "due_before finds the runs that wait for a time before it, whatever its time zone, queued ones too, as long as "
+    "they wait.",
     contract="search.1, count_runs.1",
-    usual_cause="A run without a due time counts as due, the bound itself counts as before it, or the time stays in "
-    "the index after the run has gone on.",
+    usual_cause="A run without a due time counts as due, the bound itself counts as before it or loses its time zone, "
+    "or the time stays in the index after the run has gone on.",
+    version=2,
     needs=("search.pages", "list_runs.due_times"),
 )
 async def by_due_time(kit: Kit) -> None:
@@ -285,12 +295,13 @@ async def by_due_time(kit: Kit) -> None:
     due["queued-later"] = timedelta(seconds=15)
 
     async def found_as_wanted(when: str) -> None:
-        for bound in sorted({timedelta(0), *due.values(), timedelta(days=1)}):
+        for number, bound in enumerate(sorted({timedelta(0), *due.values(), timedelta(days=1)})):
             wanted = [run_id for run_id, moment in due.items() if moment < bound]
-            what = f"(due_before=NOON + {bound}) {when}"
-            same_runs(wanted, await pages(handle, limit=2, due_before=NOON + bound), f"search{what}")
+            instant = (NOON + bound).astimezone(_ZONES[number % len(_ZONES)])
+            what = f"(due_before={instant.isoformat()}) {when}"
+            same_runs(wanted, await pages(handle, limit=2, due_before=instant), f"search{what}")
             by_status = Counter("awaiting_input" if run_id.startswith("waits") else "queued" for run_id in wanted)
-            counted = await handle.count_runs(due_before=NOON + bound)
+            counted = await handle.count_runs(due_before=instant)
             expect(counted == dict(by_status), f"count_runs{what} gave {counted}; {len(wanted)} runs are due")
 
     await found_as_wanted("of runs that wait")
