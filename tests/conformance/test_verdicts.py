@@ -28,7 +28,9 @@ from stargraph.checkpoint.conformance import (
     run,
     select,
 )
+from stargraph.checkpoint.conformance._capabilities import HOOKS, PROTOCOLS, Capability
 from stargraph.checkpoint.conformance._render import to_junit, to_markdown
+from stargraph.checkpoint.conformance._runner import Session
 from stargraph.checkpoint.conformance.reference import ReferenceCheckpointer, ReferenceStores
 from stargraph.checkpoint.driver import check_beat
 from stargraph.checkpoint.protocol import Checkpoint, ProcessInfo, ProcessPresence, RunSummary
@@ -513,3 +515,17 @@ def test_what_only_workers_need_may_be_left_out_of_level_full_but_not_fail() -> 
         return Report("t", "d", 0, catalogue(), tuple(results)).level
 
     assert (level("pass"), level("skip"), level("fail")) == ("full", "full", "none")
+
+
+@pytest.mark.parametrize(
+    "left_out", [{"queues", "presence", "schedules"}, {"queues"}, {"schedules"}, {"queues", "schedules"}]
+)
+def test_no_check_of_what_is_left_out_counts_against_level_full(
+    left_out: set[Capability], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "_execute", lambda _, check: Result(check, "pass"))
+    session = Session(dataclasses.replace(memory(), processes=True))
+    session._declared = session._provided = frozenset({*HOOKS, *PROTOCOLS}) - left_out
+    verdicts = {check.id: session.result(check).verdict for check in catalogue()}
+    assert {verdicts[check.id] for check in catalogue() if check.group in left_out} == {"skip"}
+    assert session.report().level == "full"
