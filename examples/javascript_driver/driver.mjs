@@ -77,9 +77,10 @@ class Store {
     const at = { run_id, step };
     const [stated, actual] = digests(checkpoint.text);
     if (stated !== actual) throw new Refusal("CheckpointError", "invalid-checkpoint", "the digest does not fit", at);
-    const stored = this.record(this.run(run_id), step);
-    if (stored) return this.settle(stored, checkpoint);
-    const latest = this.newest(this.run(run_id));
+    // One look at where the run stands decides: between two of them another process may append this very step.
+    const highest = this.highest(this.run(run_id));
+    if (step <= highest) return this.settle(this.at(this.run(run_id), step), checkpoint);
+    const latest = highest < 0 ? null : this.record(this.run(run_id), highest);
     if (step !== (latest ? latest.step + 1 : 0)) throw new Refusal("CheckpointError", "step-gap", "steps are missing", at);
     if (latest && ENDED.includes(latest.status)) throw new Refusal("CheckpointError", "run-ended", "the run has ended", at);
     if (latest && latest.digest !== previous_digest) {
@@ -109,8 +110,9 @@ class Store {
     return step < 0 ? null : this.record(folder, step);
   }
   at(folder, step) {
+    const highest = this.highest(folder); // before the record: a step that comes between the two is not missing
     const found = this.record(folder, step);
-    if (found || step > this.highest(folder) || step < 0) return found;
+    if (found || step > highest || step < 0) return found;
     throw new Refusal("CheckpointCorruptedError", "missing-step", `step ${step} was written, and is gone`);
   }
   record(folder, step) {
@@ -136,8 +138,9 @@ class Store {
     if (since && !/(Z|[+-]\d\d:\d\d)$/.test(since)) throw new Refusal("ValueError", null, "since has no offset");
     const from = since ? instant(since) : "";
     const found = readdirSync(this.runs).map((name) => this.newest(join(this.runs, name)));
-    found.sort((a, b) => (a.started_at < b.started_at) - (a.started_at > b.started_at) || (a.run_id < b.run_id ? -1 : 1));
-    return found.filter((run) => run?.started_at >= from).slice(0, limit).map((run) => run.summary);
+    const begun = found.filter((run) => run?.started_at >= from); // a folder without a step is a run that begins
+    begun.sort((a, b) => (a.started_at < b.started_at) - (a.started_at > b.started_at) || (a.run_id < b.run_id ? -1 : 1));
+    return begun.slice(0, limit).map((run) => run.summary);
   }
 }
 

@@ -172,6 +172,25 @@ class LivesInTheProcess(Database):
 
 
 @broken(slow=("concurrency.one_winner_many_processes",), importable=True)
+class LooksForTheStepFirst(Database):
+    """Looks for the step, and then for the latest one: a step that another process appends in between is a gap."""
+
+    async def write(self, checkpoint: Checkpoint) -> None:
+        self._ensure_ready()
+        with self._connected() as database:
+            self._seen = self._at(database, checkpoint.run_id, checkpoint.step)
+        time.sleep(0.005)  # as long as a server may take for an answer
+        await super().write(checkpoint)
+
+    def _append(self, database: sqlite3.Connection, checkpoint: Checkpoint, record: bytes) -> None:
+        latest = self._latest(database, checkpoint.run_id)
+        tail = Tail(latest.step, latest.digest, latest.status) if latest else None
+        stored_digest = self._seen.digest if self._seen else None
+        if judge_append(checkpoint, tail=tail, stored_digest=stored_digest) == "append":
+            self._insert(database, checkpoint.run_id, checkpoint.step, record)
+
+
+@broken(slow=("concurrency.one_winner_many_processes",), importable=True)
 class LostUpdate(Database):
     """SELECT, then INSERT OR REPLACE, in a deferred transaction: two processes both win."""
 
