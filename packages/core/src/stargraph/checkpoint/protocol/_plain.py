@@ -32,6 +32,7 @@ from stargraph.checkpoint.protocol._records import (
     Task,
     is_run_id,
 )
+from stargraph.checkpoint.values._times import datetime_class
 
 _EVENTS: Final = frozenset(get_args(Event))
 _STATUSES: Final = frozenset(get_args(Status))
@@ -230,8 +231,8 @@ def _is_plain_process(process: dict[str, Any]) -> bool:
     )
 
 
-def _is_instant(value: object) -> bool:
-    return type(value) is datetime and value.tzinfo is UTC
+def _is_instant(value: object, kind: type[datetime] = datetime_class(datetime)) -> bool:  # noqa: B008  # as imported
+    return type(value) is kind and value.tzinfo is UTC
 
 
 def _is_text(value: object) -> bool:

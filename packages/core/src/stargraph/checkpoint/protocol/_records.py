@@ -26,6 +26,7 @@ from pydantic import (
 
 from stargraph.checkpoint.values import JsonValue, format_time
 from stargraph.checkpoint.values._json import is_text, own_json
+from stargraph.checkpoint.values._times import datetime_class
 from stargraph.errors import CheckpointError
 
 Event: TypeAlias = Literal[
@@ -95,7 +96,7 @@ def check_run_id(text: str) -> str:
 
 
 def as_utc(moment: datetime) -> datetime:
-    """Return an aware datetime in UTC.
+    """Return an aware datetime in UTC, which is of no subclass: one of pendulum or freezegun has its own text and sums.
 
     Args:
         moment: an aware datetime.
@@ -104,9 +105,13 @@ def as_utc(moment: datetime) -> datetime:
         ValueError: in UTC it is before the year 1 or after the year 9999.
     """
     try:
-        return moment.astimezone(UTC)
+        utc = moment.astimezone(UTC)
     except OverflowError:
         raise ValueError(f"{moment.isoformat()} is outside the years 1 to 9999 in UTC") from None
+    if type(utc).__module__ == "datetime":
+        return utc
+    kind = datetime_class(type(utc))
+    return kind(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, UTC)
 
 
 def _own_json(value: JsonValue, field: ValidationInfo) -> JsonValue:
