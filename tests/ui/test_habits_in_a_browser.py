@@ -241,6 +241,23 @@ def test_what_somebody_types_is_kept_while_the_run_goes_on(page: Page, place: Pl
     expect(answer).to_have_value('"yes"')
 
 
+def test_a_part_that_has_not_changed_keeps_the_focus_of_a_keyboard(page: Page, place: Place) -> None:
+    record = genesis(run_id="kept", timestamp=datetime.now(UTC))
+    then: dict[str, Any] = {"timestamp": datetime.now(UTC), "executor_id": EXECUTOR}
+    one = record.next(event="pause_requested", **then)
+    two = one.next(event="pause_requested", **then)
+    write(place, record)
+    page.goto(f"{place.served.origin}/runs/kept")
+    write(place, one)
+    expect(page.get_by_text("Pause now").first).to_be_attached()
+    expect(page.locator("[data-detail] h2")).to_contain_text("Step 1")
+    cancel = page.locator("#do-cancel summary")
+    cancel.focus()
+    write(place, two)
+    expect(page.locator("[data-detail] h2")).to_contain_text("Step 2")
+    expect(cancel).to_be_focused()
+
+
 def test_child_runs_are_shown_once_and_the_list_goes_on_when_they_are_closed(page: Page, place: Place) -> None:
     write(place, genesis(run_id="parent", timestamp=datetime.now(UTC)))
     write(place, genesis(run_id="child", parent_run_id="parent", parent_step=0, origin="subgraph"))

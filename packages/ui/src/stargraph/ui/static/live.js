@@ -21,11 +21,13 @@ function isUsed(region) {
   return focused || region.querySelector('[aria-expanded="true"]');
 }
 
-// The fields of the forms, by what they are for.
+// The fields of the forms that somebody fills in, by what they are for. Buttons are none: a value that is set, even "", is an
+// attribute of theirs, and the part would look changed from then on.
 function fieldsOf(region) {
   const found = new Map();
   for (const form of region.querySelectorAll("form")) {
     for (const field of form.elements) {
+      if (!field.matches("input, textarea, select")) continue;
       const choice = field.type === "radio" ? field.value : "";
       found.set(JSON.stringify([form.action, form.elements.question?.value, field.name, choice]), field);
     }
