@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Final, Generic, TypeVar
 
 import pytest
 from pydantic import BaseModel, Field
@@ -93,6 +94,8 @@ class Undecorated(Base):
 
 class WithMethods(Base):
     LIMIT: ClassVar[int] = 5
+    MOST: Final = 7
+    n: Annotated[int, "the very same type"]
 
     @property
     def twice(self) -> int:
@@ -106,8 +109,32 @@ def test_a_class_that_adds_fields_to_a_dataclass_is_one_itself() -> None:
     assert run_graph(Graph(GraphBuilder("g", WithMethods).add_node("a", "echo"))).status == "done"
 
 
+class OtherType(Base):
+    n: str  # type: ignore[assignment]
+
+
+class OtherDefault(Base):
+    n: int = 7
+
+
+class BareDefault(Base):
+    n = 7
+
+
+@pytest.mark.parametrize("kind", [OtherType, OtherDefault, BareDefault])
+def test_a_class_that_declares_a_field_of_a_dataclass_again_is_one_itself(kind: type) -> None:
+    with pytest.raises(GraphError, match="declares the field 'n' of a dataclass again, and is not decorated") as caught:
+        Graph(GraphBuilder("g", kind).add_node("a", "echo"))
+    assert f"@dataclass above class {kind.__name__}" in (caught.value.hint or "")
+
+
+class Mixin:
+    mixed: int = 0
+    bare_text = "may be a secret"
+
+
 @dataclass
-class Attributes:
+class Attributes(Mixin):
     n: int = 0
     shared: ClassVar[int] = 0
     bare = 0
@@ -142,6 +169,14 @@ def other(state: Any) -> dict[str, Any]:
     return {"other": 1}
 
 
+def mixed(state: Any) -> dict[str, Any]:
+    return {"mixed": 1}
+
+
+def bare_text(state: Any) -> dict[str, Any]:
+    return {"bare_text": "b"}
+
+
 @pytest.mark.parametrize(
     ("kind", "node", "hint"),
     [
@@ -150,8 +185,10 @@ def other(state: Any) -> dict[str, Any]:
         (Attributes, twice, "'twice' is a method or property of Attributes, and no field."),
         (Private, hidden, "'_hidden' is a private attribute, which is not stored"),
         (Attributes, other, "It has: n."),
+        (Attributes, mixed, "'mixed' is no field, since Mixin is no dataclass: write @dataclass above it. It has: n."),
+        (Attributes, bare_text, "'bare_text' has no annotation, so it is no field: write bare_text: str = …."),
     ],
-    ids=["bare", "shared", "property", "private", "unknown"],
+    ids=["bare", "shared", "property", "private", "unknown", "mixin", "text"],
 )
 def test_the_error_says_why_an_attribute_is_no_field(kind: type, node: Callable[..., Any], hint: str) -> None:
     builder = GraphBuilder("g", kind)
@@ -160,3 +197,27 @@ def test_the_error_says_why_an_attribute_is_no_field(kind: type, node: Callable[
     assert error is not None
     assert error.reason == "unknown-field"
     assert hint in error.message
+
+
+T = TypeVar("T")
+
+
+class Box(BaseModel, Generic[T]):
+    item: T
+
+
+@dataclass
+class Pair(Generic[T]):
+    item: T
+
+
+class State(Box[int]):
+    pass
+
+
+@pytest.mark.parametrize("kind", [Box[int], Pair[int]])
+def test_a_generic_class_is_given_a_name_for_its_types(kind: Any) -> None:
+    with pytest.raises(GraphError, match="is made where it is used, so a graph cannot name it") as caught:
+        GraphBuilder("g", kind)
+    assert re.search(r"class State\((Box\[int\]|Pair\[…\])\): …", caught.value.hint or "")
+    assert run_graph(Graph(GraphBuilder("g", State).add_node("a", "echo")), inputs={"item": 5}).state == State(item=5)

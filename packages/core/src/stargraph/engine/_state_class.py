@@ -164,12 +164,16 @@ class StateClass:
         owner = next((base for base in bases if key in vars(base) or key in _annotations_of(base)), None)
         if owner is None:
             return None
-        if key in _annotations_of(owner):
-            return f"{key!r} is annotated as one value of the class {self.kind.__name__}, and not as a field."
+        if (annotation := _annotations_of(owner).get(key)) is not None:
+            if _is_shared(annotation) or not dataclasses.is_dataclass(self.kind):
+                return f"{key!r} is annotated as one value of the class {self.kind.__name__}, and not as a field."
+            return f"{key!r} is no field, since {owner.__name__} is no dataclass: write @dataclass above it."
         value = vars(owner)[key]
         if callable(value) or hasattr(value, "__get__"):
             return f"{key!r} is a method or property of {self.kind.__name__}, and no field."
-        return f"{key!r} has no annotation, so it is no field: write {key}: {type(value).__name__} = {value!r:.40}."
+        # A text may be a secret, and what else has a text may be long.
+        shown = repr(value) if type(value) in (bool, int, float) else "…"
+        return f"{key!r} has no annotation, so it is no field: write {key}: {type(value).__name__} = {shown}."
 
     def reducers(self) -> dict[str, tuple[list[Reducer], object]]:
         """Return the reducers that the type of each field declares, and its `json_schema_extra`."""
@@ -480,18 +484,50 @@ def _annotations_of(kind: type) -> Mapping[str, object]:
 
 
 def _refuse_undecorated(found: type, path: str) -> None:
-    """Refuse a class that adds fields to a dataclass, and is none itself: they would be ignored."""
+    """Refuse what a class says of fields of a dataclass, and is none itself: it would be ignored."""
     if not dataclasses.is_dataclass(found) or "__dataclass_fields__" in vars(found):
         return
-    known = {field.name for field in dataclasses.fields(found)}
-    for name, annotation in _annotations_of(found).items():
-        is_shared = "ClassVar" in (annotation if isinstance(annotation, str) else repr(annotation))
-        if name not in known and not is_shared:
-            raise GraphError(
-                f"state_class: {path} adds the field {name!r} to a dataclass, and is not decorated itself",
-                reason="bad-state-class",
-                hint=f"Write @dataclass above class {found.__name__}.",
-            )
+    known = {field.name: field for field in dataclasses.fields(found)}
+    annotations, own = _annotations_of(found), vars(found)
+    for name, annotation in annotations.items():
+        is_constant = name in own and _says(annotation, "Final")
+        if name not in known and not (_is_shared(annotation) or is_constant):
+            raise _undecorated_error(found, f"{path} adds the field {name!r} to a dataclass")
+    types = _types_of(found)
+    for name, field in known.items():
+        has_default = name in own and own[name] is not field.default
+        if has_default or (name in annotations and types.get(name) != _types_of(_owner_of(found, name)).get(name)):
+            raise _undecorated_error(found, f"{path} declares the field {name!r} of a dataclass again")
+
+
+def _undecorated_error(found: type, what: str) -> GraphError:
+    return GraphError(
+        f"state_class: {what}, and is not decorated itself",
+        reason="bad-state-class",
+        hint=f"Write @dataclass above class {found.__name__}.",
+    )
+
+
+def _owner_of(found: type, name: str) -> type:
+    """Return the dataclass that declares a field of a class that is not decorated."""
+    bases = (base for base in found.__mro__ if "__dataclass_fields__" in vars(base))
+    return next((base for base in bases if name in _annotations_of(base)), found)
+
+
+def _types_of(found: type) -> Mapping[str, Any]:
+    """Return the types of fields without what `Annotated` adds; none if one names what is not defined yet."""
+    try:
+        return typing.get_type_hints(found)
+    except _NOT_A_TYPE:
+        return {}
+
+
+def _is_shared(annotation: object) -> bool:
+    return _says(annotation, "ClassVar")
+
+
+def _says(annotation: object, word: str) -> bool:
+    return word in (annotation if isinstance(annotation, str) else repr(annotation))
 
 
 def _at_field(found: type) -> str:

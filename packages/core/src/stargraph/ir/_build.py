@@ -15,6 +15,7 @@ from typing import (
     Self,
     TypeAlias,
     cast,
+    get_origin,
     overload,
 )
 
@@ -404,6 +405,13 @@ class NodeDecorator(Protocol[S]):
 
 
 def _named_class(state_class: type[Any]) -> str:
+    generic = get_origin(state_class)
+    if isinstance(generic, type):
+        raise GraphError(
+            f"{state_class!r:.80} is made where it is used, so a graph cannot name it",
+            reason="not-importable",
+            hint=f"Give it a name at the top of a module, as in class State({generic.__name__}[…]): ….",
+        )
     if not isinstance(state_class, type):
         raise GraphError(
             f"{state_class!r:.80} is not a class of states",

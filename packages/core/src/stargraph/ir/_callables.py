@@ -53,6 +53,11 @@ def callable_path(code: Callable[..., Any]) -> str:
             "Define it at the top of a module; a decorator keeps the name of what it wraps by functools.wraps.",
         )
     path = f"{module}:{name}"
+    if name.endswith("]"):
+        _refuse(
+            f"{name!r} is made where it is used",
+            f"Give it a name at the top of a module, as in class State({name}): ….",
+        )
     if not is_callable_path(path):
         _refuse(f"{path!r} is not a name to import by", "Name the file with letters, digits, '_' and '-'.")
     return path
