@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime as library
+import datetime as dt
 import sys
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
@@ -31,7 +31,7 @@ class Moment(datetime):
 
 class _Frozen(type):
     def __instancecheck__(cls, instance: object) -> bool:
-        return isinstance(instance, library.datetime)
+        return isinstance(instance, dt.datetime)
 
 
 class Frozen(datetime, metaclass=_Frozen):
@@ -63,7 +63,7 @@ async def test_a_time_of_a_subclass_is_stored_like_any_other(store: Store) -> No
 
 async def test_what_a_frozen_clock_wrote_can_be_read(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     for name, module in list(sys.modules.items()):
-        if name.startswith("stargraph.") and vars(module).get("datetime") is library.datetime:
+        if name.startswith("stargraph.") and vars(module).get("datetime") is dt.datetime:
             monkeypatch.setattr(module, "datetime", Frozen)
     run = await graph.start(checkpointer=store, run_id="r")
     assert (await run.start()).status == "done"

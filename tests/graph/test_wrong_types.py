@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import io
 import linecache
+import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -221,7 +222,20 @@ def test_no_secret_is_shown() -> None:
     assert "a-secret" not in str(caught.value)
 
 
-@pytest.mark.parametrize("stream", [io.StringIO(), "export.jsonl", Path("export.jsonl")], ids=["text", "name", "path"])
+class OnlyWrites:
+    """Less than a file has."""
+
+    def write(self, data: bytes) -> None:
+        raise AssertionError("refused before anything is written")
+
+    read = write
+
+
+@pytest.mark.parametrize(
+    "stream",
+    [io.StringIO(), "export.jsonl", Path("export.jsonl"), OnlyWrites(), tempfile.NamedTemporaryFile("w+")],  # noqa: SIM115
+    ids=["text", "name", "path", "half", "temporary"],
+)
 async def test_an_export_goes_to_a_file_in_binary_mode(stream: Any) -> None:
     async with MemoryCheckpointer() as store:
         with pytest.raises(TypeError, match=r"^stream is of type \w+: give a file in binary mode"):

@@ -75,7 +75,7 @@ async def export_runs(
     check_checkpointer(store, "store")
     check_keyring(keyring)
     check_callable(progress, "progress", "a function of the numbers of runs and steps, or None")
-    _check_stream(stream, "write", "open(path, 'wb')")
+    _check_stream(stream, ("write", "flush"), "open(path, 'wb')")
     named = None if run_ids is None else as_run_ids(run_ids)
     tally = Tally(progress)
     lines = LineWriter(stream)
@@ -108,9 +108,11 @@ async def export_runs(
     return TransferReport(runs=lines.runs, steps=lines.checkpoints, refused=tuple(refusals))
 
 
-def _check_stream(stream: object, method: str, example: str) -> None:
+def _check_stream(stream: object, methods: tuple[str, ...], example: str) -> None:
     """Refuse a path, and a file in text mode."""
-    if isinstance(stream, io.TextIOBase) or not callable(getattr(stream, method, None)):
+    # A temporary file of tempfile is of a class of its own, but it has an encoding too.
+    is_text = isinstance(stream, io.TextIOBase) or isinstance(getattr(stream, "encoding", None), str)
+    if is_text or not all(callable(getattr(stream, method, None)) for method in methods):
         check_type(stream, "stream", (), f"a file in binary mode, as in {example}")
 
 
@@ -152,7 +154,7 @@ async def import_runs(
     check_checkpointer(store, "store")
     check_keyring(keyring)
     check_callable(progress, "progress", "a function of the numbers of runs and steps, or None")
-    _check_stream(stream, "read", "open(path, 'rb')")
+    _check_stream(stream, ("readline", "seekable"), "open(path, 'rb')")
     floors: Iterator[int] | None = None
     if stream.seekable():
         start = stream.tell()
