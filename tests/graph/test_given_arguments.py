@@ -7,6 +7,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -259,7 +260,7 @@ async def test_seconds_are_a_number_of_them(use: Callable[..., Any], given: Any)
 @pytest.mark.parametrize("use", COUNTS.values(), ids=COUNTS)
 @pytest.mark.parametrize("given", ["3", True, 0, -1, 1.5], ids=repr)
 async def test_counts_are_whole_numbers(use: Callable[..., Any], given: Any) -> None:
-    await _refused(use, given, r"^\w+ is .*: give \d or more$")
+    await _refused(use, given, r"^\w+ is .*: give \d or more(, as an int)?$")
 
 
 @pytest.mark.parametrize(
@@ -337,3 +338,18 @@ async def test_a_question_is_one_or_its_id(question: Any) -> None:
         with pytest.raises(TypeError, match="is no question: give one of the questions of a run, or its id"):
             await use
     assert (await respond(store, "r", asked, 1)).status == "running"
+
+
+@pytest.mark.parametrize("given", [True, 3.0, Fraction(3)], ids=repr)
+async def test_a_number_of_another_type_is_told_what_is_taken(given: Any) -> None:
+    async with MemoryCheckpointer() as store:
+        with pytest.raises(ValueError, match=r"^limit is .*: give 0 or more, as an int$"):
+            await store.list_runs(limit=given)
+        with pytest.raises(ValueError, match=r"^concurrency is .*: give 1 or more, as an int$"):
+            Worker(store, graph, concurrency=given)
+
+
+@pytest.mark.parametrize("given", [True, Fraction(3)], ids=repr)
+def test_seconds_of_another_type_are_told_what_is_taken(given: Any) -> None:
+    with pytest.raises(ValueError, match=r"^grace is .*: give seconds, 0 or more, as an int or a float$"):
+        Worker(MemoryCheckpointer(), graph, grace=given)

@@ -46,6 +46,19 @@ def check_flags(**flags: object) -> None:
             raise TypeError(f"{name} is {flag!r:.80}: give True or False")
 
 
+def count_error(given: object, name: str, least: int) -> ValueError:
+    """Return the error of an argument that is no whole number, or too small a one.
+
+    Args:
+        given: what was given, such as the 5 of NumPy, which a driver could not store.
+        name: what the argument is called.
+        least: the smallest number that is taken.
+    """
+    return ValueError(
+        f"{name} is {given!r:.80}: give {least} or more{'' if type(given) in (int, str) else ', as an int'}"
+    )
+
+
 def _wrong_type(given: object, name: str, give: str) -> TypeError:
     if given is None:
         kind = "None"

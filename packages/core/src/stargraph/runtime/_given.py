@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Final
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.errors._arguments import check_callable, check_flags, check_type
+from stargraph.errors._arguments import check_callable, check_flags, check_type, count_error
 
 __all__ = [
     "as_folders",
@@ -103,7 +103,11 @@ def check_seconds(seconds: object, name: str, *, above_zero: bool = False) -> No
     """
     number = math.nan if isinstance(seconds, bool) or not isinstance(seconds, (int, float)) else seconds
     if not ((0 < number < math.inf) if above_zero else number >= 0):
-        raise ValueError(f"{name} is {seconds!r:.80}: give seconds, {'more than 0' if above_zero else '0 or more'}")
+        # NumPy's numbers have the text of a number that would be taken, and a store could not write them.
+        kind = "" if type(seconds) in (int, float, str) else ", as an int or a float"
+        raise ValueError(
+            f"{name} is {seconds!r:.80}: give seconds, {'more than 0' if above_zero else '0 or more'}{kind}"
+        )
 
 
 def check_count(number: object, name: str, *, least: int) -> None:
@@ -117,7 +121,7 @@ def check_count(number: object, name: str, *, least: int) -> None:
         ValueError: it is not an integer, or less than `least`.
     """
     if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise ValueError(f"{name} is {number!r:.80}: give {least} or more")
+        raise count_error(number, name, least)
 
 
 def check_moment(moment: object, name: str) -> None:

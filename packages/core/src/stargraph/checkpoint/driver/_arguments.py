@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, get_args
 from stargraph.checkpoint.driver._append_rules import needed_steps
 from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import ENDED, Status, as_utc
-from stargraph.errors._arguments import check_type
+from stargraph.errors._arguments import check_type, count_error
 
 MAX_STEP: Final = 2**53
 """The highest step that a checkpoint can have."""
@@ -190,4 +190,4 @@ def check_prune(
 
 def _check_count(number: int, name: str) -> None:
     if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise ValueError(f"{name} is {number!r}: give 0 or more")
+        raise count_error(number, name, 0)
