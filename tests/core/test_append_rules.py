@@ -188,3 +188,7 @@ def test_the_other_refusals() -> None:
     assert "bootstrap()" in str(not_bootstrapped_error())
     deleted = run_deleted_error("run-1", 7)
     assert (deleted.reason, deleted.run_id, deleted.step) == ("run-deleted", "run-1", 7)
+
+
+def test_an_iterator_of_steps_is_read_once_and_kept() -> None:
+    assert check_batch(iter(LOG[:3])) == tuple(LOG[:3])

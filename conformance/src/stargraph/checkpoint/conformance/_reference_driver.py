@@ -90,10 +90,10 @@ class ReferenceCheckpointer(ReferenceQueues):
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Append consecutive steps of one run."""
         self._ensure_writable("write_many")
-        check_batch(list(checkpoints))
-        records = [encode(checkpoint) for checkpoint in checkpoints]
+        steps = check_batch(checkpoints)
+        records = [encode(checkpoint) for checkpoint in steps]
         await self._turn()
-        for checkpoint, record in zip(checkpoints, records, strict=True):
+        for checkpoint, record in zip(steps, records, strict=True):
             self._append(checkpoint, record)
         await self._turn()
 

@@ -120,14 +120,20 @@ def judge_append(
     return "append"
 
 
-def check_batch(checkpoints: list[Checkpoint]) -> None:
+def check_batch(checkpoints: Iterable[Checkpoint]) -> tuple[Checkpoint, ...]:
     """Refuse a batch of `write_many` that is not consecutive steps of one run, or goes on after its end.
+
+    Returns:
+        The steps; an iterator is at its end by now.
 
     Raises:
         CheckpointError: `reason` is `invalid-batch` or `run-ended`.
+        TypeError: it holds something else.
     """
-    _check_checkpoints(checkpoints)
-    for before, after in pairwise(checkpoints):
+    check_type(checkpoints, "checkpoints", Iterable, "a list of checkpoints")
+    steps = tuple(checkpoints)
+    _check_checkpoints(steps)
+    for before, after in pairwise(steps):
         if after.run_id != before.run_id or after.step != before.step + 1 or after.previous_digest != before.digest:
             raise CheckpointError(
                 f"run {after.run_id!r}, step {after.step} does not follow run {before.run_id!r}, step {before.step}",
@@ -138,6 +144,7 @@ def check_batch(checkpoints: list[Checkpoint]) -> None:
             )
         if before.status in ENDED:
             raise _run_ended(after, before.status, before.step)
+    return steps
 
 
 def check_pruned_start(checkpoints: Sequence[Checkpoint]) -> tuple[Checkpoint, ...]:

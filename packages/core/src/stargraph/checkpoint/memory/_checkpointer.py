@@ -151,8 +151,7 @@ class MemoryCheckpointer(FleetMethods, TimelineMethods):
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         self._lifecycle.ensure_writable("write_many")
-        check_batch(list(checkpoints))
-        await self._append(checkpoints)
+        await self._append(check_batch(checkpoints))
 
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:
         self._lifecycle.ensure_writable("start_pruned")

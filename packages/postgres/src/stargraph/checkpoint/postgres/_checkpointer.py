@@ -246,9 +246,7 @@ class PostgresCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         writer = self._open_to_write("write_many").writer
-        steps = list(checkpoints)
-        check_batch(steps)
-        if steps:
+        if steps := check_batch(checkpoints):
             await writer.write(steps)
 
     async def start_pruned(self, checkpoints: Sequence[Checkpoint]) -> None:

@@ -254,8 +254,7 @@ class S3Checkpointer(FleetMethods, TimelineMethods):
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         """Append consecutive steps of one run: one request for each, one after another, since a log has no holes."""
         store = self._writable("write_many")
-        batch = list(checkpoints)
-        check_batch(batch)
+        batch = check_batch(checkpoints)
         for checkpoint in batch:
             checkpoint.ensure_valid()
         if batch:

@@ -192,11 +192,10 @@ class SQLiteCheckpointer(FleetMethods, InPlaceWrites, TimelineMethods):
 
     async def write_many(self, checkpoints: Sequence[Checkpoint]) -> None:
         store = self._writable("write_many")
-        check_batch(list(checkpoints))
         group: list[Checkpoint] = []
         records: list[Record] = []
         size = 0
-        for checkpoint in checkpoints:
+        for checkpoint in check_batch(checkpoints):
             group.append(checkpoint)
             records.append(await self._encoder.encode(checkpoint, after=records[-1] if records else None))
             size += len(records[-1].data)
