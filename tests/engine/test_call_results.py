@@ -231,7 +231,7 @@ async def test_a_node_may_catch_it_and_goes_the_same_way_ever_after(store: Memor
     nodes.before = body
     run = await graph(TEXT.replace("KIND", "sync_x")).start(checkpointer=store, run_id="r")
     await run.start()
-    await run.respond(store.runs["r"][-1].interrupts[0].id, "yes")
+    await run.answer(store.runs["r"][-1].interrupts[0].id, "yes")
     assert (await run.resume()).status == "done"
     assert run.state == {"x": ["result-not-storable", 1, "yes"]}
     assert len(MADE) == 1
@@ -251,7 +251,7 @@ async def test_a_type_that_has_changed_since_is_reported(store: MemoryCheckpoint
     nodes.before = body
     run = await graph(TEXT.replace("KIND", "sync_x")).start(checkpointer=store, run_id="r")
     await run.start()
-    await run.respond(store.runs["r"][-1].interrupts[0].id, "yes")
+    await run.answer(store.runs["r"][-1].interrupts[0].id, "yes")
     returns = dict[str, timedelta]
     summary = await run.resume()
     assert summary.error is not None

@@ -73,7 +73,7 @@ async def test_cancel_from_elsewhere_does_not_wait_for_the_dead(store: MemoryChe
 async def test_cancel_of_a_waiting_run_ends_its_child_too(store: MemoryCheckpointer, tmp_path: Path) -> None:
     run = await everything(tmp_path).start(checkpointer=store, run_id="r")
     await run.start()
-    await run.respond(store.runs["r"][-1].interrupts[0].id, "yes")
+    await run.answer(store.runs["r"][-1].interrupts[0].id, "yes")
     await run.resume()
     child = store.runs["r"][-1].interrupts[0].child_run_id
     assert child is not None

@@ -63,7 +63,7 @@ async def test_each_answer_finds_its_branch(
         assert summary.status == "awaiting_input", summary.error
         interrupts = store.runs[run.run_id][-1].interrupts
         interrupt = interrupts[-1 if newest_first else 0]
-        await run.respond(interrupt.id, interrupt.prompt)
+        await run.answer(interrupt.id, interrupt.prompt)
         summary = await run.resume()
     assert run.state == {"path": WANTED}
     assert all(is_run_id(run_id) for run_id in store.runs)
@@ -102,7 +102,7 @@ async def test_answers_while_the_run_is_executed(store: MemoryCheckpointer, tmp_
             for interrupt in interrupts:
                 if interrupt.id not in answered:
                     answered.add(interrupt.id)
-                    await run.respond(interrupt.id, interrupt.prompt)
+                    await run.answer(interrupt.id, interrupt.prompt)
             await asyncio.sleep(0)
 
     await asyncio.wait_for(answer_four(), 60)

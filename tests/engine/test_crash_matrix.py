@@ -28,7 +28,7 @@ async def to_the_end(
     while summary.status == "awaiting_input":
         for interrupt in store.runs["r"][-1].interrupts:
             node = interrupt.id.split("/")[-2].rpartition("-")[0]
-            await run.respond(interrupt.id, ANSWERS[node])
+            await run.answer(interrupt.id, ANSWERS[node])
         summary = await run.resume("r")
     assert run.state is not None
     return summary, run.state

@@ -148,7 +148,7 @@ rules: [{id: both, when: {node: begin}, then: [{kind: parallel, targets: [ask, a
             await asyncio.sleep(0.001)
         (interrupt,) = store.runs["r"][-1].interrupts
         first = await context.call("first", do, "first", 1)
-        await elsewhere.respond(interrupt.id, "yes")
+        await elsewhere.answer(interrupt.id, "yes")
         return {"x": [first, await context.call("second", do, "second", 2)]}
 
     play(script)

@@ -60,7 +60,7 @@ async def test_a_run_names_its_open_questions(store: MemoryCheckpointer) -> None
 async def test_an_answer_goes_into_the_state_when_the_run_goes_on(store: MemoryCheckpointer) -> None:
     run = await waiting(ASK, store)
     (interrupt,) = store.runs["r"][-1].interrupts
-    assert (await run.respond(interrupt.id, True)).status == "running"
+    assert (await run.answer(interrupt.id, True)).status == "running"
     assert (await run.resume()).status == "done"
     assert store.events("r") == ["started", "asked ask", "answered ask", "resumed", "completed ask", "completed last"]
     assert run.state == {"n": 4, "yes": True}
@@ -70,18 +70,18 @@ async def test_an_answer_is_checked_and_taken_once(store: MemoryCheckpointer) ->
     run = await waiting(ASK, store)
     (interrupt,) = store.runs["r"][-1].interrupts
     with pytest.raises(StateError, match="answer"):
-        await run.respond(interrupt.id, "maybe")
+        await run.answer(interrupt.id, "maybe")
     with pytest.raises(CheckpointError) as caught:
-        await run.respond("nope", True)
+        await run.answer("nope", True)
     assert caught.value.reason == "no-such-question"
     assert interrupt.id in str(caught.value)
-    await run.respond(interrupt.id, True)
+    await run.answer(interrupt.id, True)
     with pytest.raises(CheckpointError) as caught:
-        await run.respond(interrupt.id, False)
+        await run.answer(interrupt.id, False)
     assert caught.value.reason == "no-such-question"
     await run.resume()
     with pytest.raises(CheckpointError) as caught:
-        await run.respond(interrupt.id, False)
+        await run.answer(interrupt.id, False)
     assert caught.value.reason == "run-ended"
 
 
@@ -90,7 +90,7 @@ async def test_a_rule_asks_after_its_node_and_then_goes_where_it_says(
 ) -> None:
     run = await waiting(RULE, store)
     (interrupt,) = store.runs["r"][-1].interrupts
-    await run.respond(interrupt.id, True)
+    await run.answer(interrupt.id, True)
     assert (await run.resume()).status == "done"
     assert ledger == ["a"]
     assert run.state == {"n": 1, "yes": True}
@@ -102,15 +102,15 @@ async def test_several_questions_inside_nodes_of_a_map(store: MemoryCheckpointer
     first, second = store.runs["r"][-1].interrupts
     assert (first.prompt, second.prompt) == ("first of x?", "first of y?")
     assert first.payload == {"item": "x"}
-    await run.respond(second.id, "Y1")
+    await run.answer(second.id, "Y1")
     assert (await run.resume()).status == "awaiting_input"
     _, third = store.runs["r"][-1].interrupts
     assert third.prompt == "second of y?"
     for interrupt, answer in ((first, "X1"), (third, "Y2")):
-        await run.respond(interrupt.id, answer)
+        await run.answer(interrupt.id, answer)
     await run.resume()
     (fourth,) = store.runs["r"][-1].interrupts
-    await run.respond(fourth.id, "X2")
+    await run.answer(fourth.id, "X2")
     assert (await run.resume()).status == "done"
     assert run.state == {"path": ["X1+X2", "Y1+Y2"]}
 
@@ -137,7 +137,7 @@ async def test_an_answer_reaches_a_run_that_is_being_executed(
         await asyncio.sleep(0.001)
     (interrupt,) = store.runs["r"][-1].interrupts
     answering = await live.start(checkpointer=store, run_id="r") if elsewhere else run
-    await answering.respond(interrupt.id, "yes")
+    await answering.answer(interrupt.id, "yes")
     assert (await work).status == "done"
     assert run.state == {"path": ["work[1]"], "yes": "yes"}
     assert ledger == ["work[1]"]
@@ -150,7 +150,7 @@ async def test_a_question_of_a_subgraph_is_asked_and_answered_through_its_parent
     whole: Graph = everything(tmp_path)
     run = await whole.start(checkpointer=store, run_id="r")
     await run.start()
-    await run.respond(store.runs["r"][-1].interrupts[0].id, "yes")
+    await run.answer(store.runs["r"][-1].interrupts[0].id, "yes")
     assert (await run.resume()).status == "awaiting_input"
     (interrupt,) = store.runs["r"][-1].interrupts
     assert interrupt.child_run_id is not None
@@ -159,8 +159,8 @@ async def test_a_question_of_a_subgraph_is_asked_and_answered_through_its_parent
     assert child[0].origin == "subgraph"
     assert interrupt.prompt == "Who checks [1, 16, 81, 256, 625]?"
     with pytest.raises(StateError):
-        await run.respond(interrupt.id, 5)
-    await run.respond(interrupt.id, "Ada")
+        await run.answer(interrupt.id, 5)
+    await run.answer(interrupt.id, "Ada")
     assert child[-1].event == "answered"
     assert (await run.resume()).status == "done"
     assert run.state is not None

@@ -147,7 +147,7 @@ async def test_a_run_that_waits_or_has_failed_is_not_taken_over(
     calling_nodes.script = script
     run = await graph(PLAYING).start(checkpointer=store, run_id="r")
     await run.start()
-    await run.respond(run.questions[0].id, 1)
+    await run.answer(run.questions[0].id, 1)
     await run.resume()
     assert "taken over" not in log.text
 

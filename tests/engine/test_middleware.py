@@ -124,7 +124,7 @@ async def test_it_stands_around_runs_and_the_store(tmp_path: Path) -> None:
         summary = await run.start()
         while summary.status == "awaiting_input":
             for question in run.questions:
-                await run.respond(question.id, "yes")
+                await run.answer(question.id, "yes")
             summary = await run.resume()
         assert summary.status == "done"
     begun = [note[2:] for note in everything_noted.notes if note.startswith(">")]
@@ -193,7 +193,7 @@ async def test_a_question_is_no_failure(store: MemoryCheckpointer) -> None:
     run = await graph(playing(ASYNC)).start(checkpointer=store, middleware=[Waiting()])
     assert (await run.start()).status == "awaiting_input"
     (question,) = run.questions
-    await run.respond(question.id, 1)
+    await run.answer(question.id, 1)
     assert (await run.resume()).status == "done"
     assert waits == [True, False]
 

@@ -55,7 +55,7 @@ async def test_a_run_crosses_and_the_log_says_so(store: MemoryCheckpointer) -> N
     assert record.definition is not None
     (question,) = store.runs["r"][-1].interrupts
     assert question.prompt == "Really sure?", "an answer to what the older graph asked is none to this"
-    await run.respond(question.id, True)
+    await run.answer(question.id, True)
     assert (await run.resume()).status == "done"
     assert run.state == {"n": 2, "total": 100, "yes": True}
 
@@ -246,7 +246,7 @@ async def test_a_child_run_crosses_by_the_migrate_block_of_its_own_graph(
     (child,) = (run_id for run_id in store.runs if run_id != "r")
     assert store.events(child)[3:] == ["migrated", "resumed", "asked confirm"]
     (question,) = store.runs["r"][-1].interrupts
-    await run.respond(question.id, True)
+    await run.answer(question.id, True)
     assert (await run.resume()).status == "done"
     assert run.state == {"n": 3}
 

@@ -40,7 +40,7 @@ async def answer_all(run: Run, store: MemoryCheckpointer, limit: int = 9) -> lis
         limit -= 1
         question = store.runs["r"][-1].interrupts[0]
         asked.append(question.prompt)
-        await run.respond(question.id, f"to {question.prompt}")
+        await run.answer(question.id, f"to {question.prompt}")
         await run.resume()
     return asked
 
@@ -115,10 +115,10 @@ async def test_keys_let_a_node_ask_several_things_at_once(store: MemoryCheckpoin
     run = await begin(store, both)
     first, second = store.runs["r"][-1].interrupts
     assert store.events("r") == ["started", "asked ask"]
-    await run.respond(second.id, "B")
+    await run.answer(second.id, "B")
     assert (await run.resume()).status == "awaiting_input"
     assert store.runs["r"][-1].interrupts == (first,)
-    await run.respond(first.id, "A")
+    await run.answer(first.id, "A")
     assert (await run.resume()).status == "done"
     assert run.state == {"x": ["A", "B"]}
     assert not (await run.replay()).differences
@@ -306,7 +306,7 @@ async def test_an_open_question_goes_when_its_task_completes(store: MemoryCheckp
     work = asyncio.ensure_future(run.start())
     while "asked ask" not in (store.events("r") if "r" in store.runs else []):
         await asyncio.sleep(0.001)
-    await run.respond(store.runs["r"][-1].interrupts[0].id, "A")
+    await run.answer(store.runs["r"][-1].interrupts[0].id, "A")
     while "completed ask" not in store.events("r"):
         await asyncio.sleep(0.001)
     assert store.runs["r"][-1].interrupts == ()

@@ -76,7 +76,7 @@ async def test_a_store_that_fails_an_answer_loses_no_branch(
     answers = 0
     while not answers:
         try:
-            await run.respond(question, "yes")
+            await run.answer(question, "yes")
         except StoreUnavailableError:
             continue
         answers += 1
@@ -102,7 +102,7 @@ async def test_an_answer_that_is_given_up_loses_no_branch(store: MemoryCheckpoin
         await write(checkpoint)
 
     store.write = held  # type: ignore[method-assign]
-    answering = asyncio.ensure_future(run.respond(question, "yes"))
+    answering = asyncio.ensure_future(run.answer(question, "yes"))
     await entered.wait()
     answering.cancel()
     released.set()
@@ -111,7 +111,7 @@ async def test_an_answer_that_is_given_up_loses_no_branch(store: MemoryCheckpoin
     gate.opened.set()
     await work
     if run.summary is not None and run.summary.status == "awaiting_input":
-        await run.respond(question, "yes")
+        await run.answer(question, "yes")
         await run.resume()
     assert run.state == {"path": ["quick[1]", "work"], "yes": "yes"}
 
@@ -151,7 +151,7 @@ async def test_the_second_of_two_answers_is_refused_and_the_run_goes_on(
     run, work, gate, question = await asking(store, durability)
     await respond(store, "r", question, "first")
     with pytest.raises(CheckpointError) as caught:
-        await run.respond(question, "second")
+        await run.answer(question, "second")
     assert caught.value.reason == "no-such-question"
     gate.opened.set()
     await work
@@ -165,7 +165,7 @@ async def test_an_answer_to_a_run_that_was_cancelled_elsewhere(
     run, work, _, question = await asking(store, durability)
     await cancel(store, "r", grace=0)
     with pytest.raises(CheckpointError) as caught:
-        await run.respond(question, "yes")
+        await run.answer(question, "yes")
     assert caught.value.reason == "run-ended"
     await work  # `work` is stopped: its gate never opens
     assert run.summary is not None
@@ -186,7 +186,7 @@ async def test_an_answer_while_the_question_is_being_stored_starts_its_node(
     def answer(checkpoint: Checkpoint) -> None:
         if checkpoint.event == "asked":
             (interrupt,) = checkpoint.interrupts
-            answers.append(asyncio.ensure_future(run.respond(interrupt.id, "yes")))
+            answers.append(asyncio.ensure_future(run.answer(interrupt.id, "yes")))
 
     store.after_write = answer
     summary = await run.start()

@@ -92,7 +92,7 @@ async def answered(run: Run, store: MemoryCheckpointer, summary: RunSummary) -> 
     """Answer the questions of a run, until it is done."""
     while summary.status == "awaiting_input":
         for interrupt in store.runs[run.run_id][-1].interrupts:
-            await run.respond(interrupt.id, "yes")
+            await run.answer(interrupt.id, "yes")
         summary = await run.resume()
     assert summary.status == "done", summary.error
     assert run.state is not None

@@ -74,7 +74,7 @@ async def test_one_that_asks_among_them(batches: Batches) -> None:
     run = await ended(batches)
     assert run.summary.status == "awaiting_input"
     assert batches.events("r").count("completed a") == 7
-    await run.respond(batches.runs["r"][-1].interrupts[0].id, 3)
+    await run.answer(batches.runs["r"][-1].interrupts[0].id, 3)
     assert (await run.resume()).status == "done"
     assert run.state["path"] == list(range(8))
 

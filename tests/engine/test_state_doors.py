@@ -73,8 +73,8 @@ async def test_an_answer(store: MemoryCheckpointer, monkeypatch: pytest.MonkeyPa
     assert (await run.start()).status == "awaiting_input"
     (question,) = store.runs["r"][-1].interrupts
     with pytest.raises(StateError, match="datetime"):
-        await run.respond(question.id, "soon")
-    await run.respond(question.id, "2026-01-31T10:00:00+01:00")
+        await run.answer(question.id, "soon")
+    await run.answer(question.id, "2026-01-31T10:00:00+01:00")
     assert (await run.resume()).status == "done"
     assert SEEN[0].at == AT
     assert (await run.replay()).differences == ()

@@ -65,7 +65,7 @@ async def test_the_summary_follows_what_this_object_did(store: MemoryCheckpointe
     asked = 'nodes: [{id: a, kind: interrupt, prompt: "?", into: x}, {id: b, kind: interrupt, prompt: "?", into: y}]'
     run = await graph(asked).start(checkpointer=store, run_id="r")
     await run.start()
-    answered = await run.respond(store.runs["r"][-1].interrupts[0].id, 1)
+    answered = await run.answer(store.runs["r"][-1].interrupts[0].id, 1)
     assert run.summary == answered
     cancelled = await run.cancel(grace=0)
     assert run.summary == cancelled

@@ -49,7 +49,7 @@ async def test_recorded_calls_and_resumes_are_no_completed_nodes(store: MemoryCh
     nodes.before = body
     run = await graph(CALLS).start(checkpointer=store, run_id="r")
     await run.start()
-    await run.respond(store.runs["r"][-1].interrupts[0].id, True)
+    await run.answer(store.runs["r"][-1].interrupts[0].id, True)
     assert (await run.resume()).status == "done"
 
 

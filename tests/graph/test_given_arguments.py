@@ -334,7 +334,7 @@ async def test_a_question_is_one_or_its_id(question: Any) -> None:
     asking = Graph(GraphBuilder("g").add_node("a", "interrupt", prompt="ok?", into="answer"))
     run = await asking.start(checkpointer=store, run_id="r")
     (asked,) = (await run.start()).questions
-    for use in (run.answer(question, 1), run.respond(question, 1), respond(store, "r", question, 1)):
+    for use in (run.answer(question, 1), run.answer(question, 1), respond(store, "r", question, 1)):
         with pytest.raises(TypeError, match="is no question: give one of the questions of a run, or its id"):
             await use
     assert (await respond(store, "r", asked, 1)).status == "running"

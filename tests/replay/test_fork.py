@@ -50,7 +50,7 @@ rules:
 async def to_the_end(run: Run, store: MemoryCheckpointer, summary: RunSummary) -> RunSummary:
     while summary.status == "awaiting_input":
         for interrupt in store.runs[run.run_id][-1].interrupts:
-            await run.respond(interrupt.id, ANSWERS[interrupt.id.split("/")[-2].rpartition("-")[0]])
+            await run.answer(interrupt.id, ANSWERS[interrupt.id.split("/")[-2].rpartition("-")[0]])
         summary = await run.resume()
     return summary
 
@@ -460,7 +460,7 @@ async def test_a_prune_leaves_an_open_fork_what_it_needs(tmp_path: Path) -> None
         assert await store.read_at_step("f", 1) is None
         latest = await store.read_latest("f")
         assert latest is not None
-        await fork.respond(latest.interrupts[0].id, "yes")
+        await fork.answer(latest.interrupts[0].id, "yes")
         other = await graph(ORDER).start(checkpointer=store)
         assert (await other.resume("f")).status == "done"
         assert other.state is not None

@@ -52,7 +52,7 @@ async def to_the_end(run: Run, store: Store) -> None:
         latest = await store.read_latest(run.run_id)
         assert latest is not None
         for interrupt in latest.interrupts:
-            await run.respond(interrupt.id, "yes")
+            await run.answer(interrupt.id, "yes")
         summary = await run.resume()
     assert summary.status == "done"
 

@@ -48,7 +48,7 @@ async def done(loaded: Graph, store: MemoryCheckpointer, **options: Any) -> None
     summary = await run.start()
     while summary.status == "awaiting_input":
         for interrupt in store.runs["r"][-1].interrupts:
-            await run.respond(interrupt.id, ANSWERS[interrupt.id.split("/")[-2].rpartition("-")[0]])
+            await run.answer(interrupt.id, ANSWERS[interrupt.id.split("/")[-2].rpartition("-")[0]])
         summary = await run.resume("r")
     assert summary.status in ("done", "failed")
 
@@ -227,7 +227,7 @@ async def test_the_time_is_the_recorded_one(store: MemoryCheckpointer) -> None:
     run = await graph(PLAY).start(checkpointer=store, run_id="r")
     await run.start()
     (interrupt,) = store.runs["r"][-1].interrupts
-    await run.respond(interrupt.id, "yes")
+    await run.answer(interrupt.id, "yes")
     assert (await run.resume()).status == "done"
     report = await replayed(graph(PLAY), store)
     assert report.differences == ()

@@ -275,7 +275,7 @@ async def test_a_moved_run_is_resumed_elsewhere_without_the_work_of_its_child(
     summary = await run.resume(run_id="r")
     assert summary.status == "awaiting_input"
     question = (await elsewhere.read_latest("r")).interrupts[0]  # type: ignore[union-attr]
-    await run.respond(question.id, True)
+    await run.answer(question.id, True)
     assert (await run.resume(run_id="r")).status == "done"
     child = [run_id for run_id in await listed(elsewhere) if run_id != "r"]
     assert (await events(elsewhere, child)).count(("completed", "work")) == 1

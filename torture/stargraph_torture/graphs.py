@@ -139,7 +139,7 @@ async def answer_all(run: Run, latest: Checkpoint) -> None:
         latest: its latest checkpoint.
     """
     for interrupt in latest.interrupts:
-        await run.respond(interrupt.id, f"yes to {interrupt.prompt}")
+        await run.answer(interrupt.id, f"yes to {interrupt.prompt}")
 
 
 async def undisturbed(graphs: dict[str, Graph]) -> dict[str, dict[str, JsonValue]]:

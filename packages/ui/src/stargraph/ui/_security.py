@@ -56,15 +56,15 @@ class Access:
     Args:
         auth: decides instead of the one-time link; None for the link.
         hosts: the host names that a request may be for; None for any.
+
+    Attributes:
         on_sign_in: called after a link was used.
     """
 
-    def __init__(
-        self, *, auth: Auth | None, hosts: Sequence[str] | None, on_sign_in: Callable[[], object] = lambda: None
-    ) -> None:
+    def __init__(self, *, auth: Auth | None, hosts: Sequence[str] | None) -> None:
         self.auth = auth
         self.hosts = None if hosts is None else frozenset(host.lower() for host in hosts)
-        self.on_sign_in = on_sign_in
+        self.on_sign_in: Callable[[], object] = lambda: None
         self._key = secrets.token_bytes(32)
         self._links: list[str] = []
 

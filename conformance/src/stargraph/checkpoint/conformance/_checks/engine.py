@@ -87,7 +87,7 @@ async def resumes_elsewhere(kit: Kit) -> None:
     expect(latest is not None and len(latest.interrupts) == 1, "the open question did not come back")
     assert latest is not None
     again = await _graphs.question().start(checkpointer=second.driver, run_id="run")
-    await _done(again.respond(latest.interrupts[0].id, "yes"), "run.respond()")
+    await _done(again.answer(latest.interrupts[0].id, "yes"), "run.answer()")
     summary = await _done(again.resume(), "run.resume()")
     expect(summary.status == "done", f"run.resume() gave the status {summary.status!r}")
     last = await second.read_latest("run")
