@@ -18,20 +18,31 @@ from types import SimpleNamespace
 from typing import Any, Final
 
 import pytest
+from langgraph.checkpoint.base import empty_checkpoint
 
 from stargraph.audit import anchor, verify, verify_run
 from stargraph.checkpoint.codec import Cipher, Keyring
 from stargraph.checkpoint.memory import MemoryCheckpointer
 from stargraph.checkpoint.postgres import PostgresCheckpointer
 from stargraph.checkpoint.protocol import RunFilters
-from stargraph.checkpoint.registry import open_checkpointer
+from stargraph.checkpoint.registry import find_secrets, open_checkpointer, redact, redact_text
 from stargraph.checkpoint.s3 import S3Checkpointer
 from stargraph.checkpoint.sqlite import SQLiteCheckpointer
 from stargraph.dask import Fleet
 from stargraph.errors import StargraphError
 from stargraph.graph import Graph, GraphBuilder, Run, cancel, load_document, pause, requeue, respond
-from stargraph.ir import parse_graph, read_graph
+from stargraph.ir import (
+    canonical_type,
+    definition_of,
+    graph_hash,
+    parse_graph,
+    parse_type,
+    prompt_fields,
+    read_graph,
+    validate_value,
+)
 from stargraph.langgraph import StargraphSaver
+from stargraph.otel import OpenTelemetryMiddleware, observe_worker
 from stargraph.replay import Overlay, compare_runs, diff_runs, open_fork
 from stargraph.testing import FakeContext, crash_after, recorded_calls, run_graph
 from stargraph.transfer import copy_runs, delete_runs, export_runs, import_runs, move_runs
@@ -147,6 +158,29 @@ CALLS: Final[dict[str, tuple[Call, str]]] = {
     "leave": (lambda store, _, process_id: store.leave(process_id), "process_id"),
     "put_schedule": (lambda store, _, schedule: store.put_schedule(schedule), "schedule"),
     "write": (lambda store, _, checkpoint: store.write(checkpoint), "checkpoint"),
+    "write_many": (lambda store, _, checkpoints: store.write_many(checkpoints), "checkpoints"),
+    "redact": (lambda _, __, url: redact(url), "url"),
+    "redact_text": (lambda _, __, text: redact_text(text), "text"),
+    "find_secrets": (lambda _, __, text: find_secrets(text), "text"),
+    "parse_type": (lambda _, __, text: parse_type(text), "text"),
+    "canonical_type": (lambda _, __, text: canonical_type(text), "text"),
+    "validate_value": (lambda _, __, text: validate_value(text, 1, "state.n"), "text"),
+    "prompt_fields": (lambda _, __, prompt: prompt_fields(prompt), "prompt"),
+    "definition_of": (lambda _, __, document: definition_of(document), "document"),
+    "graph_hash": (lambda _, __, definition: graph_hash(definition), "definition"),
+    "OpenTelemetryMiddleware": (
+        lambda _, __, **given: OpenTelemetryMiddleware(**given),
+        "tracer_provider meter_provider store_spans gen_ai",
+    ),
+    "observe_worker": (
+        lambda store, _, **given: observe_worker(**{"worker": Worker(store, graph)} | given),
+        "worker meter_provider",
+    ),
+    "StargraphSaver.aget_tuple": (lambda store, _, config: StargraphSaver(store).aget_tuple(config), "config"),
+    "StargraphSaver.alist": (
+        lambda store, _, **given: anext(StargraphSaver(store).alist(**{"config": None} | given), None),
+        "config before",
+    ),
     "run_graph": (lambda _, __, **given: run_graph(**{"graph": graph} | given), "graph checkpointer middleware calls"),
     "recorded_calls": (lambda _, __, store: recorded_calls(store, "r"), "store"),
     "crash_after": (lambda _, __, step: crash_after(step), "step"),
@@ -242,3 +276,28 @@ async def test_an_export_goes_to_a_file_in_binary_mode(stream: Any) -> None:
             await export_runs(store, stream)
         with pytest.raises(TypeError, match=r"^stream is of type \w+: give a file in binary mode"):
             await import_runs(store, stream)
+
+
+@pytest.mark.parametrize("config", [{"configurable": {}}, {"configurable": {"thread_id": None}}, {}], ids=repr)
+async def test_a_thread_without_an_id_is_refused(config: Any) -> None:
+    """A thread that is None by mistake would be one that all such mistakes share."""
+    async with MemoryCheckpointer() as store:
+        saver = StargraphSaver(store)
+        with pytest.raises(
+            ValueError, match=r"^config names no thread: give \{'configurable': \{'thread_id': '…'\}\}$"
+        ):
+            await saver.aget_tuple(config)
+        with pytest.raises(ValueError, match=r"^config names no thread"):
+            await saver.aput(config, empty_checkpoint(), {}, {})
+        assert await store.list_runs() == []
+
+
+@pytest.mark.parametrize("driver", ["memory", "sqlite"])
+async def test_an_iterator_of_steps_is_written_to_its_end(driver: str, tmp_path: Path) -> None:
+    made = MemoryCheckpointer() if driver == "memory" else SQLiteCheckpointer(tmp_path / "run.sqlite")
+    async with MemoryCheckpointer() as store, made as other:
+        run = await graph.start(checkpointer=store, run_id="r")
+        await run.start()
+        steps = [step async for step in store.history("r")]
+        await other.write_many(iter(steps))  # type: ignore[arg-type]
+        assert [step async for step in other.history("r")] == steps

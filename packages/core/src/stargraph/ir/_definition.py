@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from stargraph.checkpoint.protocol import JsonValue
-from stargraph.checkpoint.values import canonical
+from stargraph.checkpoint.values import canonical, check_json
+from stargraph.errors._arguments import check_type
 from stargraph.ir._models import Action, FieldSpec, IRDocument, NodeSpec, RuleSpec
 from stargraph.ir._types import field_type, validate_value
 
@@ -30,6 +31,7 @@ def definition_of(document: IRDocument) -> dict[str, Any]:
         GraphError: the type of a field is wrong.
         StateError: the default of a field does not fit its type.
     """
+    check_type(document, "document", IRDocument, "a graph, as parse_graph(…) returns it")
     definition: dict[str, Any] = {
         "ir_version": document.ir_version.partition(".")[0],
         "id": document.id,
@@ -49,6 +51,8 @@ def graph_hash(definition: Mapping[str, JsonValue]) -> str:
     Args:
         definition: what `definition_of` returns; the engine adds the schema of a `state_class`.
     """
+    check_type(definition, "definition", Mapping, "what definition_of(…) returns")
+    check_json(dict(definition), "definition")
     return hashlib.sha256(canonical(dict(definition))).hexdigest()
 
 

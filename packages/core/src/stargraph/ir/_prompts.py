@@ -6,6 +6,8 @@ import re
 from string import Formatter
 from typing import Final
 
+from stargraph.errors._arguments import check_type
+
 _FIELD: Final = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,99}")
 
 
@@ -21,6 +23,7 @@ def prompt_fields(prompt: str) -> tuple[str, ...]:
     Raises:
         ValueError: the text is not a prompt.
     """
+    check_type(prompt, "prompt", str, "text")
     try:
         parts = list(Formatter().parse(prompt))
     except ValueError as error:

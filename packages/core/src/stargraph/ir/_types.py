@@ -17,8 +17,10 @@ from pydantic import BeforeValidator, ConfigDict, TypeAdapter, ValidationError
 from stargraph.checkpoint.protocol import JsonValue
 from stargraph.checkpoint.values import check_json
 from stargraph.errors import GraphError, StateError
+from stargraph.errors._arguments import check_type
 from stargraph.ir._positions import did_you_mean, one_of, show_path, show_value
 
+_GIVE: Final = "a type as text, as in 'list[str] | None'"
 _MAX_LENGTH: Final = 1000
 _MAX_DEPTH: Final = 20
 
@@ -105,6 +107,7 @@ def parse_type(text: str) -> Any:
     Raises:
         GraphError: the text is not such a type.
     """
+    check_type(text, "text", str, _GIVE)
     return field_type(text).python
 
 
@@ -117,6 +120,7 @@ def canonical_type(text: str) -> str:
     Raises:
         GraphError: the text is not a type.
     """
+    check_type(text, "text", str, _GIVE)
     return field_type(text).text
 
 
@@ -150,6 +154,7 @@ def validate_value(text: str, value: JsonValue, path: str) -> JsonValue:
         GraphError: the text is not a type.
         StateError: the value is not JSON, or not of this type.
     """
+    check_type(text, "text", str, _GIVE)
     check_json(value, path)
     try:
         return _adapter(text).validate_python(value)

@@ -32,11 +32,26 @@ except ModuleNotFoundError as missing:
 from stargraph.checkpoint.codec import state_size
 from stargraph.errors import StargraphError
 from stargraph.graph import CallInfo, Middleware, NodeInfo, RunInfo, StoreInfo
+from stargraph.runtime._given import check_flags, check_type
 
 TRACEPARENT: Final = "traceparent"
 """The tag of a run that names the span of its start, as the W3C's Trace Context writes it."""
 
 _PROPAGATOR: Final = TraceContextTextMapPropagator()
+
+
+def check_provider(provider: object, name: str, method: str) -> None:
+    """Refuse what is no provider of OpenTelemetry, such as the name of one.
+
+    Args:
+        name: what the argument is called, for the error.
+        method: the method that is called.
+
+    Raises:
+        TypeError: it has no such method.
+    """
+    if provider is not None and not callable(getattr(provider, method, None)):
+        check_type(provider, name, (), f"an object with {method}, or None")
 
 
 class OpenTelemetryMiddleware(Middleware):
@@ -63,6 +78,9 @@ class OpenTelemetryMiddleware(Middleware):
         store_spans: bool = True,
         gen_ai: bool = False,
     ) -> None:
+        check_flags(store_spans=store_spans, gen_ai=gen_ai)
+        check_provider(tracer_provider, "tracer_provider", "get_tracer")
+        check_provider(meter_provider, "meter_provider", "get_meter")
         release = version("stargraph-core")
         self._tracer: Tracer = get_tracer("stargraph", release, tracer_provider)
         self._store_spans = store_spans

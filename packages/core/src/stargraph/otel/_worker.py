@@ -7,6 +7,8 @@ from importlib.metadata import version
 
 from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
 
+from stargraph.otel._middleware import check_provider
+from stargraph.runtime._given import check_type
 from stargraph.worker import Worker, WorkerMetrics
 from stargraph.worker._metrics import COUNTERS, GAUGES, Sample
 
@@ -20,6 +22,8 @@ def observe_worker(worker: Worker, *, meter_provider: MeterProvider | None = Non
         worker: the worker; its numbers are read whenever the metrics are collected.
         meter_provider: makes the meter; the global one if None.
     """
+    check_type(worker, "worker", Worker, "a Worker of stargraph.worker")
+    check_provider(meter_provider, "meter_provider", "get_meter")
     meter = get_meter("stargraph", version("stargraph-core"), meter_provider)
     metrics = worker.metrics
     for name in COUNTERS:

@@ -159,8 +159,7 @@ class StargraphSaver(SyncMethods):
             limit: at most this many.
         """
         left = limit if limit is not None else -1
-        wanted = get_checkpoint_id(config) if config else None
-        below = get_checkpoint_id(before) if before else None
+        wanted, below = _id_in(config, "config"), _id_in(before, "before")
         channels: dict[ThreadLog, Channels] = defaultdict(Channels)
         async with AsyncExitStack() as stack:
             heads: list[ListHead] = []
@@ -344,18 +343,40 @@ class StargraphSaver(SyncMethods):
         """Return the logs that a configuration names, or all of them if it names none."""
         tags = None
         if config:
-            place = config["configurable"]
-            thread_id = str(place["thread_id"])
-            if place.get("checkpoint_ns") is not None:
-                return [self._log(*_place(config))]
+            thread_id, namespace = _place(config)
+            if config["configurable"].get("checkpoint_ns") is not None:
+                return [self._log(thread_id, namespace)]
             tags = {THREAD_TAG: thread_id}
         return [self._log(*name) for name in await self._store.names(tags)]
 
 
 def _place(config: Mapping[str, Any]) -> tuple[str, str]:
-    """Return the thread and the namespace that a configuration names."""
-    place = config["configurable"]
+    """Return the thread and the namespace that a configuration names.
+
+    Raises:
+        ValueError: it names no thread.
+    """
+    place = config.get("configurable") if isinstance(config, Mapping) else None
+    # A thread that is None by mistake would be one that all such mistakes share.
+    if not isinstance(place, Mapping) or place.get("thread_id") is None:
+        raise ValueError("config names no thread: give {'configurable': {'thread_id': '…'}}")
     return str(place["thread_id"]), str(place.get("checkpoint_ns") or "")
+
+
+def _id_in(config: RunnableConfig | None, name: str) -> str | None:
+    """Return the checkpoint that a configuration names, or None.
+
+    Args:
+        name: what the configuration is called, for the error.
+
+    Raises:
+        ValueError: it is no configuration.
+    """
+    if not config:
+        return None
+    if not isinstance(config, Mapping) or not isinstance(config.get("configurable"), Mapping):
+        raise ValueError(f"{name} is no configuration: give {{'configurable': {{'thread_id': '…'}}}}, or None")
+    return get_checkpoint_id(config)
 
 
 def _member(metadata: Mapping[str, Any], name: str) -> Any:

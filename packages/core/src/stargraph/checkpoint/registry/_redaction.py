@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import Final
 from urllib.parse import unquote, unquote_plus
 
+from stargraph.errors._arguments import check_type
+
 # Wider than URLs allow, since a password that should have been quoted is the one that shows: from the first colon up
 # to the last @, and the value of each parameter whose name sounds secret or is itself quoted. A slash of `://`, or the
 # whole of it, is often lost on the way.
@@ -30,6 +32,7 @@ def redact(url: str) -> str:
     Args:
         url: a path, a URL or a connection string.
     """
+    check_type(url, "url", str, "a path or a URL as text")
     return _PARAMETER.sub(r"\1***", _without_password(url))
 
 
@@ -52,6 +55,7 @@ def redact_text(text: str, words: Iterable[str] = ()) -> str:
         text: sentences, which may hold URLs.
         words: the arguments of a command line; the secrets that they hold are hidden however they are quoted.
     """
+    check_type(text, "text", str, "a message")
     secrets = {secret for word in words for secret in find_secrets(word) if len(secret) >= _SHORTEST}
     for secret in sorted(secrets, key=len, reverse=True):
         for form in map(re.escape, (secret, repr(secret)[1:-1])):
@@ -84,6 +88,7 @@ def find_secrets(text: str) -> set[str]:
     Args:
         text: anything; what holds no URL and no parameter holds no secret.
     """
+    check_type(text, "text", str, "a URL or a connection string as text")
     found: set[str] = set()
     for secret in _written_secrets(text):
         found |= {secret, unquote(secret), unquote_plus(secret), re.sub(r"\\(.)", r"\1", secret)}
