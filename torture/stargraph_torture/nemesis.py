@@ -21,6 +21,9 @@ class Nemesis:
         rng: decides what it does, and when.
         pause: seconds between two faults, on average.
         tally: counts what it did.
+
+    Attributes:
+        struck: it has injected a fault.
     """
 
     def __init__(self, faults: Mapping[str, Fault], rng: random.Random, pause: float, tally: Counter[str]) -> None:
@@ -28,6 +31,7 @@ class Nemesis:
         self._rng = rng
         self._pause = pause
         self._tally = tally
+        self.struck = asyncio.Event()
 
     async def rage(self) -> None:
         """Inject faults until cancelled."""
@@ -41,6 +45,7 @@ class Nemesis:
             # A fault is undone even if the fleet finishes under it.
             await asyncio.shield(asyncio.ensure_future(self._faults[kind](self._rng)))
             self._tally[kind] += 1
+            self.struck.set()
 
 
 def faults_on(fleet: Fleet) -> dict[str, Fault]:

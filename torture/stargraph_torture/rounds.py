@@ -22,7 +22,7 @@ from stargraph_torture.ledger import read_ledger
 from stargraph_torture.nemesis import Nemesis, faults_on
 from stargraph_torture.oracle import Verdict, examine
 from stargraph_torture.recorder import Store
-from stargraph_torture.worker import Assignment
+from stargraph_torture.worker import FOUGHT, Assignment
 
 FINISHING = 180.0
 """Seconds in which the fleet must finish once nobody disturbs it any more."""
@@ -92,7 +92,7 @@ async def play(plan: RoundPlan) -> RoundResult:
                 run_ids = graphs.run_ids(plan.runs)
                 fleet = Fleet(_assignments(plan, folder, arena, run_ids))
                 try:
-                    hung = await _fight(plan, fleet, arena, tally)
+                    hung = await _fight(plan, fleet, arena, tally, folder / FOUGHT)
                 finally:
                     fleet.end()
                 verdict = await _judge(folder, arena, run_ids)
@@ -111,19 +111,28 @@ def _assignments(plan: RoundPlan, folder: Path, arena: Arena, run_ids: list[str]
             at_once=plan.at_once,
             environment=arena.environment,
             planted=plan.planted,
+            is_fought=bool(plan.pause),
         )
         for number in range(plan.workers)
     ]
 
 
-async def _fight(plan: RoundPlan, fleet: Fleet, arena: Arena, tally: Counter[str]) -> list[str]:
-    """Let the nemesis rage while the fleet works; return who did not finish afterwards."""
+async def _fight(plan: RoundPlan, fleet: Fleet, arena: Arena, tally: Counter[str], fought: Path) -> list[str]:
+    """Let the nemesis rage while the fleet works; return who did not finish afterwards.
+
+    Args:
+        fought: the file without which no worker finishes.
+    """
     watch = asyncio.create_task(fleet.watch())
-    raging = []
+    nemeses = []
     if plan.pause:
         for name, faults in (("processes", faults_on(fleet)), ("store", arena.faults)):
-            nemesis = Nemesis(faults, Random(f"{plan.seed} {name}"), plan.pause, tally)
-            raging.append(asyncio.create_task(nemesis.rage()))
+            nemeses.append(Nemesis(faults, Random(f"{plan.seed} {name}"), plan.pause, tally))
+    raging = [asyncio.create_task(nemesis.rage()) for nemesis in nemeses]
+    striking = asyncio.create_task(_until_struck(nemeses))
+    await asyncio.wait([striking, *raging], return_when=asyncio.FIRST_COMPLETED)
+    striking.cancel()
+    fought.touch()
     await asyncio.wait([watch, *raging], timeout=plan.seconds, return_when=asyncio.FIRST_COMPLETED)
     for task in raging:
         task.cancel()
@@ -140,6 +149,12 @@ async def _fight(plan: RoundPlan, fleet: Fleet, arena: Arena, tally: Counter[str
     with contextlib.suppress(asyncio.CancelledError):
         await watch
     return hung
+
+
+async def _until_struck(nemeses: Sequence[Nemesis]) -> None:
+    """Wait until each of them has injected a fault."""
+    for nemesis in nemeses:
+        await nemesis.struck.wait()
 
 
 async def _judge(folder: Path, arena: Arena, run_ids: list[str]) -> Verdict:

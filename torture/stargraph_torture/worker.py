@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import time_machine
 
@@ -30,6 +30,9 @@ from stargraph_torture.planted import PLANTED
 from stargraph_torture.recorder import Recorder, Store
 
 T = TypeVar("T")
+
+FOUGHT: Final = "fought"
+"""The file in the folder of a round that says that faults have come."""
 
 _LOST_RACES = frozenset({"run-ended", "no-such-question", "busy-run"})
 """Refusals that a run meets when another executor was quicker."""
@@ -47,6 +50,7 @@ class Assignment:
         at_once: how many of them it executes at the same time.
         environment: variables to set.
         planted: a bug to put between the engine and the driver, or nothing.
+        is_fought: its last run waits for the file `FOUGHT`: however late the nemesis comes, somebody is at work.
     """
 
     number: int
@@ -56,6 +60,7 @@ class Assignment:
     at_once: int
     environment: dict[str, str]
     planted: str | None = None
+    is_fought: bool = False
 
     @property
     def finished(self) -> Path:
@@ -126,6 +131,9 @@ class _Worker:
     async def _drive(self, run_id: str) -> None:
         """Execute a run again and again, until it has ended."""
         async with self._slots:
+            if self._assignment.is_fought and run_id == self._assignment.run_ids[-1]:
+                while not (self._assignment.folder / FOUGHT).exists():
+                    await asyncio.sleep(0.02)
             while True:
                 latest = await self._patiently(lambda: self._recorder.read_latest(run_id))
                 if latest is not None and latest.status in ENDED:
