@@ -37,7 +37,7 @@ async def test_a_full_default_executor_holds_up_nothing(stores: Stores) -> None:
     pool = ThreadPoolExecutor(2)
     loop = asyncio.get_running_loop()
     loop.set_default_executor(pool)
-    blocked = [loop.run_in_executor(None, released.wait, 60) for _ in range(8)]
+    blocked = [loop.run_in_executor(None, released.wait, 300) for _ in range(8)]
     try:
         run = chain("run", 5, end="done")
         # A host name, so that it has to be resolved.
@@ -137,13 +137,21 @@ async def test_a_name_that_is_never_resolved_ends_at_the_deadline(
         released.set()
 
 
+async def _under_way(proxy: FaultProxy) -> None:
+    """Wait until a request has come since the last reset."""
+    async with asyncio.timeout(60):
+        while not proxy.requests:
+            await asyncio.sleep(0.01)
+
+
 async def test_a_cancelled_call_is_cancelled_in_the_thread(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open()
     await store.write(first("run"))
+    proxy.reset()
     proxy.slow_seconds = 600
     proxy.fail_when(lambda request: True, "delayed")
     reading = asyncio.ensure_future(store.read_latest("run"))
-    await asyncio.sleep(0.2)
+    await _under_way(proxy)
     reading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await asyncio.wait_for(reading, 60)
@@ -156,10 +164,11 @@ async def test_a_cancelled_call_is_cancelled_in_the_thread(watched: Stores, prox
 async def test_a_call_under_way_at_close_is_reported(watched: Stores, proxy: FaultProxy) -> None:
     store = await watched.open()
     await store.write(first("run"))
-    proxy.slow_seconds = 60
+    proxy.reset()
+    proxy.slow_seconds = 600
     proxy.fail_when(lambda request: True, "delayed")
     reading = asyncio.ensure_future(store.read_latest("run"))
-    await asyncio.sleep(0.2)
+    await _under_way(proxy)
     await asyncio.wait_for(store.close(), 60)
     with pytest.raises(CheckpointError) as caught:
         await reading

@@ -13,8 +13,7 @@ import pytest
 from support.records import STARTED_AT, chain, endless, following
 from support.s3.stores import Stores
 
-from stargraph.checkpoint.protocol import Checkpoint
-from stargraph.checkpoint.s3 import S3Checkpointer, _index, _log, _prune
+from stargraph.checkpoint.s3 import _index, _log, _prune
 from stargraph.errors import CheckpointConflictError, CheckpointError
 
 pytestmark = pytest.mark.thorough
@@ -36,16 +35,15 @@ async def test_of_two_executors_one_loses(stores: Stores) -> None:
     begun = chain("run", 1)[0]
     await handles[0].write(begun)
 
-    async def take_over(handle: S3Checkpointer) -> Checkpoint:
-        latest = await handle.read_latest("run")
-        assert latest == begun
-        taken = following(begun, executor_id=os.urandom(16).hex())
-        await handle.write(taken)
-        return taken
-
-    answers = await asyncio.gather(*(take_over(handle) for handle in handles), return_exceptions=True)
-    (winner,) = [answer for answer in answers if isinstance(answer, Checkpoint)]
-    assert sum(isinstance(answer, CheckpointConflictError) for answer in answers) == 3
+    rivals = []
+    for handle in handles:  # each has read the run before any of them writes
+        assert await handle.read_latest("run") == begun
+        rivals.append(following(begun, executor_id=os.urandom(16).hex()))
+    outcomes = await asyncio.gather(
+        *(handle.write(rival) for handle, rival in zip(handles, rivals, strict=True)), return_exceptions=True
+    )
+    (winner,) = [rival for rival, outcome in zip(rivals, outcomes, strict=True) if outcome is None]
+    assert sum(isinstance(outcome, CheckpointConflictError) for outcome in outcomes) == 3
     for handle in handles:
         assert await handle.read_latest("run") == winner
 

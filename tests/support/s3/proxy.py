@@ -178,7 +178,7 @@ class FaultProxy:
         try:
             if seen.kind == "GET" and not self._have_met.is_set():
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._have_met.wait(), 10)
+                    await asyncio.wait_for(self._have_met.wait(), 60)
             if self.refusal is not None:
                 await request.read()
                 return self._error(*self.refusal)
