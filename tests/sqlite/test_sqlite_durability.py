@@ -43,7 +43,7 @@ async def burst(store, run_id):
         print(run_id, checkpoint.step, checkpoint.digest, flush=True)
 
 async def main():
-    store = SQLiteCheckpointer(sys.argv[1])
+    store = SQLiteCheckpointer(sys.argv[1], busy_timeout=300)
     await store.bootstrap()
     await asyncio.gather(*(burst(store, run_id) for run_id in sys.argv[2:]))
 
@@ -57,7 +57,10 @@ def test_every_acknowledged_step_survives_sigkill(path: Path) -> None:
         names = [f"run-{turn}-{number}" for number in range(4)]
         process = sqlite_processes.start(BURST, path, *names)
         assert process.stdout
-        lines = [process.stdout.readline() for _ in range(150 + 50 * turn)]
+        lines: list[str] = []
+        while len(lines) < 150 + 50 * turn or {line.split(" ")[0] for line in lines} != set(names):
+            lines.append(process.stdout.readline())
+            assert lines[-1], process.communicate()
         process.kill()
         lines += process.stdout.readlines()
         process.communicate()
@@ -80,12 +83,11 @@ def test_every_acknowledged_step_survives_sigkill(path: Path) -> None:
 
 
 async def test_two_processes_write_while_a_third_reads(path: Path) -> None:
-    async with SQLiteCheckpointer(path) as store:
+    async with SQLiteCheckpointer(path, busy_timeout=300) as store:
         processes = [sqlite_processes.start(BURST, path, f"run-{number}") for number in range(2)]
         try:
             last = [-1, -1]
-            ends = time.monotonic() + 60
-            while min(last) < 50 and time.monotonic() < ends:
+            while min(last) < 50 and not any(process.poll() for process in processes):
                 for number in range(2):
                     latest = await store.read_latest(f"run-{number}")
                     step = -1 if latest is None else latest.step
