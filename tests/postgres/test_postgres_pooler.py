@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from pathlib import Path
 
 import asyncpg
 import pytest
 from support.cli import own_folder
-from support.pgbouncer import PROGRAM, PgBouncer
+from support.pgbouncer import POOL_SIZE, PROGRAM, PgBouncer
 from support.postgres_records import chain, following
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
@@ -69,18 +70,29 @@ async def test_what_the_pooler_rejects_is_reported_soon(dsn: str) -> None:
     assert "options" in str(caught.value)
 
 
-async def test_forced_statements_say_what_is_wrong(opened: Opener) -> None:
-    handles = [opened(prepared_statements=True) for _ in range(8)]
-    await handles[0].bootstrap()
-    await asyncio.gather(*(handle.bootstrap() for handle in handles))
+async def test_forced_statements_say_what_is_wrong(opened: Opener, dsn: str) -> None:
+    handle = opened(prepared_statements=True, max_connections=1)
+    async with contextlib.AsyncExitStack() as clients:
 
-    async def list_often() -> None:
-        for _ in range(500):
-            await asyncio.gather(*(handle.list_runs() for handle in handles))
+        async def take_a_connection() -> asyncpg.transaction.Transaction:
+            """Have the pooler lend one of its connections to the server until the transaction ends."""
+            client = await asyncpg.connect(dsn, statement_cache_size=0)
+            clients.push_async_callback(client.close)
+            transaction = client.transaction()
+            await transaction.start()
+            return transaction
 
-    with pytest.raises(StoreUnavailableError) as caught:
-        await list_often()
-    assert caught.value.reason == "prepared-statements"
+        # Only one of the pooler's connections is free: there the statement is prepared …
+        _, *others = [await take_a_connection() for _ in range(POOL_SIZE - 1)]
+        await handle.bootstrap()
+        assert await handle.list_runs() == []
+        # … and now only another one, where it is not.
+        await take_a_connection()
+        for other in others:
+            await other.rollback()
+        with pytest.raises(StoreUnavailableError) as caught:
+            await handle.list_runs()
+        assert caught.value.reason == "prepared-statements"
 
 
 ASKING = """

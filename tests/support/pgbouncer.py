@@ -10,13 +10,17 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
 from support.ports import free_port
 from support.postgres_server import ACCOUNT
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
+
+
+POOL_SIZE: Final = 3
+"""How many connections to the server a pooler opens, if it is not told."""
 
 
 class PgBouncer:
@@ -27,7 +31,7 @@ class PgBouncer:
         pool_size: how many server connections it opens.
     """
 
-    def __init__(self, dsn: str, *, pool_size: int = 3) -> None:
+    def __init__(self, dsn: str, *, pool_size: int = POOL_SIZE) -> None:
         self._target = urlsplit(dsn)
         self._home = Path(tempfile.mkdtemp(prefix="stargraph-pgbouncer-"))
         self._user = ACCOUNT if os.geteuid() == 0 else None
