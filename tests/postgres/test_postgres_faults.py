@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
@@ -13,6 +14,7 @@ from support.ports import free_port
 from support.postgres_deadlines import hurried, reported
 from support.postgres_records import chain, following, genesis
 from support.postgres_server import DEBIAN_BINARIES, LocalServer, embedded_binaries
+from support.records import noise
 from support.tcp_proxy import TcpProxy
 
 from stargraph.checkpoint.postgres import PostgresCheckpointer
@@ -48,6 +50,24 @@ async def steps(checkpointer: PostgresCheckpointer, run_id: str) -> list[int]:
     return [checkpoint.step async for checkpoint in checkpointer.history(run_id)]
 
 
+async def stored(sql: asyncpg.Connection, schema: str, wanted: int) -> int:
+    """Wait until so many checkpoints are stored; return how many there are."""
+    async with asyncio.timeout(60):
+        while (found := await sql.fetchval(f'SELECT count(*) FROM "{schema}".checkpoints')) < wanted:
+            await asyncio.sleep(0.01)
+    return int(found)
+
+
+@contextmanager
+def lost_contact(proxy: TcpProxy) -> Iterator[None]:
+    """Let nobody connect for a while: who loses the answer to a request cannot ask what became of it."""
+    proxy.refusing = True
+    try:
+        yield
+    finally:
+        proxy.refusing = False
+
+
 async def test_connections_that_were_dropped_are_replaced(proxied: PostgresCheckpointer, proxy: TcpProxy) -> None:
     run = chain(6)
     for checkpoint in run:
@@ -62,31 +82,39 @@ async def test_connections_that_were_dropped_are_replaced(proxied: PostgresCheck
 async def test_an_answer_that_was_lost_is_found_out(
     proxied: PostgresCheckpointer, proxy: TcpProxy, sql: asyncpg.Connection, schema: str
 ) -> None:
-    run = chain(4)
-    for checkpoint in run:
+    run = chain(3)
+    for checkpoint in run[:2]:  # the second one prepares the statement
         await proxied.write(checkpoint)
-        before = proxy.connections
-        proxy.cut_after_request = True
-        follower = following(checkpoint)
-        await proxied.write(follower)
-        assert not proxy.cut_after_request
-        assert proxy.connections == before + 1
-        assert await proxied.read_latest(run[0].run_id) == follower
-        break
-    assert await sql.fetchval(f'SELECT count(*) FROM "{schema}".checkpoints') == 2
+    proxy.cut_after_request = 100
+    with lost_contact(proxy):
+        write = asyncio.create_task(proxied.write(run[2]))
+        await stored(sql, schema, 3)
+        assert not write.done()
+    await write
+    assert await proxied.read_latest(run[0].run_id) == run[2]
+    assert await stored(sql, schema, 3) == 3
 
 
 async def test_answers_of_a_whole_batch_that_were_lost_are_found_out(
-    proxied: PostgresCheckpointer, proxy: TcpProxy, sql: asyncpg.Connection, schema: str
+    dsn: str, proxy: TcpProxy, opened: Opener, sql: asyncpg.Connection, schema: str
 ) -> None:
-    runs = [chain(2) for _ in range(30)]
-    await asyncio.gather(*(proxied.write(run[0]) for run in runs))
-    proxy.cut_after_request = True
-    await asyncio.gather(*(proxied.write(run[1]) for run in runs))
-    assert not proxy.cut_after_request
-    for run in runs:
-        assert await proxied.read_latest(run[0].run_id) == run[1]
-    assert await sql.fetchval(f'SELECT count(*) FROM "{schema}".checkpoints') == 60
+    # Its one connection has the statement prepared by then: nothing else that is sent is as long as a batch.
+    async with opened(dsn=through(dsn, proxy.port), timeout=60, max_connections=1) as handle:
+        runs = [[genesis(state={"text": noise(1_000)})] for _ in range(30)]
+        await asyncio.gather(*(handle.write(run[0]) for run in runs))
+        for _ in range(2):
+            for run in runs:
+                run.append(following(run[-1], changes={"text": noise(1_000)}))
+        await asyncio.gather(*(handle.write(run[1]) for run in runs))
+        proxy.cut_after_request = 20_000
+        with lost_contact(proxy):
+            writes = [asyncio.create_task(handle.write(run[2])) for run in runs]
+            await stored(sql, schema, 90)
+            assert sum(write.done() for write in writes) < 5  # the first ones, which know of no others
+        await asyncio.gather(*writes)
+        for run in runs:
+            assert await handle.read_latest(run[0].run_id) == run[2]
+        assert await stored(sql, schema, 90) == 90
 
 
 async def test_a_request_cut_in_the_middle_is_made_again(proxied: PostgresCheckpointer, proxy: TcpProxy) -> None:
@@ -409,7 +437,7 @@ async def test_a_storm_loses_nothing_and_repeats_nothing(own_server: LocalServer
                 case 0:
                     proxy.cut()
                 case 1:
-                    proxy.cut_after_request = True
+                    proxy.cut_after_request = 100
                 case 2:
                     proxy.cut_inside_request = True
                 case 3:

@@ -16,8 +16,8 @@ class TcpProxy:
         delay: seconds that each chunk waits, in both directions.
         swallowing: nothing gets through in either direction, and nobody is told.
         refusing: new connections are closed at once.
-        cut_after_request: the next bytes of a client still reach the server, and then the connection is cut: the
-            answer is lost.
+        cut_after_request: the next request of a client that is longer than so many bytes still reaches the server, and
+            when that answers, the connection is cut: the answer is lost. 0 for none.
         cut_inside_request: the next large chunk of a client is cut in the middle, and the connection with it.
         connections: how many were accepted.
     """
@@ -32,7 +32,7 @@ class TcpProxy:
         self.delay = 0.0
         self.swallowing = False
         self.refusing = False
-        self.cut_after_request = False
+        self.cut_after_request = 0
         self.cut_inside_request = False
         self.connections = 0
 
@@ -82,10 +82,11 @@ class TcpProxy:
             server_writer.transport.abort()
             return
         self._open |= {writer, server_writer}
+        answer_is_lost = asyncio.Event()
         try:
             async with asyncio.TaskGroup() as pumps:
-                pumps.create_task(self._pump(reader, server_writer, writer, from_client=True))
-                pumps.create_task(self._pump(server_reader, writer, server_writer, from_client=False))
+                pumps.create_task(self._pump(reader, server_writer, writer, answer_is_lost, from_client=True))
+                pumps.create_task(self._pump(server_reader, writer, server_writer, answer_is_lost, from_client=False))
         finally:
             self._open -= {writer, server_writer}
             server_writer.transport.abort()
@@ -95,6 +96,7 @@ class TcpProxy:
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
         back: asyncio.StreamWriter,
+        answer_is_lost: asyncio.Event,
         *,
         from_client: bool,
     ) -> None:
@@ -109,12 +111,14 @@ class TcpProxy:
                     writer.write(chunk[: len(chunk) // 2])
                     await writer.drain()
                     break
+                if from_client and 0 < self.cut_after_request < len(chunk):
+                    self.cut_after_request = 0
+                    answer_is_lost.set()
+                if not from_client and answer_is_lost.is_set():
+                    writer.transport.abort()
+                    break
                 writer.write(chunk)
                 await writer.drain()
-                if from_client and self.cut_after_request and len(chunk) > 100:
-                    self.cut_after_request = False
-                    await asyncio.sleep(0.1)
-                    break
         back.transport.abort()
         # A request that was sent whole is carried out, whoever is there to hear.
         writer.close()

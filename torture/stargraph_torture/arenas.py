@@ -216,7 +216,7 @@ def _faults_on_the_network(proxy: TcpProxy) -> dict[str, Fault]:
         proxy.refusing = False
 
     async def lose_an_answer(rng: Random) -> None:
-        proxy.cut_after_request = True
+        proxy.cut_after_request = 100
         await asyncio.sleep(0.1)
 
     async def tear_a_request(rng: Random) -> None:
