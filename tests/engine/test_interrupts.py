@@ -66,6 +66,13 @@ async def test_an_answer_goes_into_the_state_when_the_run_goes_on(store: MemoryC
     assert run.state == {"n": 4, "yes": True}
 
 
+async def test_respond_is_a_second_name_of_answer(store: MemoryCheckpointer) -> None:
+    run = await waiting(ASK, store)
+    (question,) = run.questions
+    assert (await run.respond(question, True)).status == "running"
+    assert (await run.resume()).state == {"n": 4, "yes": True}
+
+
 async def test_an_answer_is_checked_and_taken_once(store: MemoryCheckpointer) -> None:
     run = await waiting(ASK, store)
     (interrupt,) = store.runs["r"][-1].interrupts

@@ -323,6 +323,15 @@ class Run(Generic[S]):
         )
         return self._result(await execution.answer(question_id, checked))
 
+    async def respond(self, interrupt_id: Interrupt | str, value: object) -> RunResult[S]:
+        """Do the same as `answer`, by the name that the command line has for it.
+
+        Args:
+            interrupt_id: the question, or its id.
+            value: the answer.
+        """
+        return await self.answer(interrupt_id, value)
+
     async def refresh(self) -> RunResult[S]:
         """Read where the run stands, whoever executes it, for `state`, `summary` and `questions`.
 
