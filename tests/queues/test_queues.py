@@ -122,6 +122,27 @@ async def test_limits(stores: Stores, driver: str) -> None:
         assert await claimed(store, "mail") == []
 
 
+@pytest.mark.parametrize("large", [2**63, 2**64, 1e30, 10**400], ids=["2**63", "2**64", "1e30", "10**400"])
+async def test_no_number_is_too_large_for_a_claim(large: float, stores: Stores) -> None:
+    async with stores() as store:
+        await store.beat(process("a"))
+        await store.write(queued("silent", name="silent"))
+        await store.write(queued("long", name="long"))
+        await store.write(queued("all", name="all"))
+        assert await claimed(store, "silent", silent_after=large) == ["silent"]
+        assert await claimed(store, "long", reserve=large) == ["long"]
+        assert await claimed(store, "long") == []
+        assert await claimed(store, "all", limit=2**70) == ["all"]
+
+
+async def test_no_limit_stands_that_a_claim_cannot_count(stores: Stores) -> None:
+    async with stores() as store:
+        await store.write(queued("r"))
+        with pytest.raises(ValueError, match="period is 1e\\+30: give at most 3155760000 seconds"):
+            await store.set_limits("default", QueueLimits(rate=1, period=1e30))
+        assert await claimed(store) == ["r"]
+
+
 async def test_schedules_and_a_handle_that_only_reads(stores: Stores) -> None:
     async with stores() as store:
         schedule = Schedule(id="s", cron="0 7 * * *", graph_id="g", since=datetime.now(UTC))

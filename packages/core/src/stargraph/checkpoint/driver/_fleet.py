@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from types import NoneType
 from typing import Protocol
 
 from stargraph.checkpoint.driver._lifecycle import Lifecycle
-from stargraph.checkpoint.driver._queues import Claim, check_beat, check_claim, check_queue_name
+from stargraph.checkpoint.driver._queues import Claim, check_beat, check_claim, check_limits, check_queue_name
 from stargraph.checkpoint.driver._summary_rows import DamagedRun
 from stargraph.checkpoint.protocol import (
     GraphVersion,
@@ -108,7 +107,7 @@ class FleetMethods(ABC):
     async def set_limits(self, queue: str, limits: QueueLimits | None) -> None:
         self._lifecycle.ensure_writable("set_limits")
         check_queue_name(queue)
-        check_type(limits, "limits", (QueueLimits, NoneType), "QueueLimits of stargraph.checkpoint.protocol, or None")
+        check_limits(limits)
         await self._fleet().set_limits(queue, limits)
 
     async def beat(self, process: ProcessInfo) -> None:

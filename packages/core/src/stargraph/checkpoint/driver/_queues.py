@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from types import NoneType
 from typing import Final, Literal, NamedTuple, TypeAlias, TypeVar, get_args
 
 import orjson
@@ -33,6 +34,9 @@ Model = TypeVar("Model", bound=BaseModel)
 
 FORGET_AFTER: Final = 86_400.0
 """After how many silent seconds a process is forgotten."""
+
+LONGEST: Final = 100 * 365.25 * 86_400
+"""Seconds beyond which a time is as good as for ever: every store can count that far, forth and back."""
 
 QueueState: TypeAlias = Literal["ready", "scheduled", "running", "awaiting_input", "paused", "failed"]
 """What a run of a queue waits for: the fields of `QueueCounts`."""
@@ -109,9 +113,20 @@ def check_claim(
         tuple(dict.fromkeys(queues)),
         min(limit, MAX_STEP),  # a number that any store can be asked with
         None if fits is None else tuple(dict.fromkeys(GraphVersion(*version) for version in fits)),
-        float(silent_after),
-        float(reserve),
+        float(min(silent_after, LONGEST)),
+        float(min(reserve, LONGEST)),
     )
+
+
+def check_limits(limits: QueueLimits | None) -> None:
+    """Refuse what cannot be the limits of a queue.
+
+    Raises:
+        ValueError: it is something else, or its period is longer than a store can count back.
+    """
+    check_type(limits, "limits", (QueueLimits, NoneType), "QueueLimits of stargraph.checkpoint.protocol, or None")
+    if limits is not None and limits.period > LONGEST:
+        raise ValueError(f"limits.period is {limits.period!r}: give at most {LONGEST:.0f} seconds, a hundred years")
 
 
 def check_queue_name(queue: str) -> None:
