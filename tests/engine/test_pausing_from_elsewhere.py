@@ -69,14 +69,24 @@ async def asked(store: Checkpointer) -> None:
             await asyncio.sleep(0.01)
 
 
-async def test_the_executor_finishes_its_nodes_and_pauses(place: Place) -> None:
-    held = Held()
+async def test_the_executor_finishes_its_nodes_and_pauses(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    held, looked = Held(), asyncio.Event()
     async with place.open() as store, place.open() as other:
         run, work = await held.begin(store)
         tail = await pause(other, "r", grace=None)
         assert (tail.event, tail.status) == ("pause_requested", "running")
         assert (await pause(other, "r", grace=None)).step == tail.step  # asked once
-        pausing = asyncio.create_task(pause(other, "r", grace=300))
+        read_latest = other.read_latest
+
+        async def seen(run_id: str) -> Checkpoint | None:
+            found = await read_latest(run_id)
+            looked.set()
+            return found
+
+        with monkeypatch.context() as patched:
+            patched.setattr(other, "read_latest", seen)
+            pausing = asyncio.create_task(pause(other, "r", grace=300))
+            await looked.wait()  # who asks behind the end of the node asks again
         held.released.set()
         assert (await pausing).status == "paused"
         assert (await work).status == "paused"
