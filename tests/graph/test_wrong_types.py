@@ -9,7 +9,6 @@ from __future__ import annotations
 import inspect
 import io
 import linecache
-import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -265,9 +264,16 @@ class OnlyWrites:
     read = write
 
 
+class Temporary(OnlyWrites):
+    """A file in text mode as `tempfile` makes one: of a class of its own."""
+
+    encoding = "utf-8"
+    flush = readline = seekable = OnlyWrites.write
+
+
 @pytest.mark.parametrize(
     "stream",
-    [io.StringIO(), "export.jsonl", Path("export.jsonl"), OnlyWrites(), tempfile.NamedTemporaryFile("w+")],  # noqa: SIM115
+    [io.StringIO(), "export.jsonl", Path("export.jsonl"), OnlyWrites(), Temporary()],
     ids=["text", "name", "path", "half", "temporary"],
 )
 async def test_an_export_goes_to_a_file_in_binary_mode(stream: Any) -> None:
