@@ -6,6 +6,7 @@ Nothing here holds a value of a state, a result or the message of a user's excep
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any, Final
 
@@ -52,6 +53,24 @@ def log_failed(checkpoint: Checkpoint, task: Task) -> None:
         task.node,
         checkpoint.error.reason or checkpoint.error.type,
         checkpoint.step,
+        extra=facts(checkpoint.run_id, checkpoint.step, task.node),
+    )
+
+
+def log_lost_changes(checkpoint: Checkpoint, task: Task, fields: Sequence[str]) -> None:
+    """Log that a node changed the state that it was given and returned nothing.
+
+    Args:
+        checkpoint: the one whose state it is.
+        task: the task of the node.
+        fields: the fields that it changed.
+    """
+    _NODE.warning(
+        "run %s: node %s changed %s of the state that it was given and returned nothing, so the change is not kept;"
+        " a node returns what it updates",
+        checkpoint.run_id,
+        task.node,
+        ", ".join(fields),
         extra=facts(checkpoint.run_id, checkpoint.step, task.node),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -12,6 +12,8 @@ from stargraph.engine._attempts import Attempts, MakeCall, NodeFailed
 from stargraph.engine._call_log import CallLog, UnrecordedCallError
 from stargraph.engine._context import Context
 from stargraph.engine._fork_overrides import ForkOverrides
+from stargraph.engine._in_place import Held, changed_in_place, held_by
+from stargraph.engine._logging import log_lost_changes
 from stargraph.engine._middleware import NO_HOOKS, Hooks, NodeInfo, around
 from stargraph.engine._node_pools import NodePools
 from stargraph.engine._pending_tasks import PendingTasks
@@ -57,6 +59,8 @@ class TaskRunner:
         self._run_child = run_child
         self._overrides = overrides or ForkOverrides()
         self._backs_off = backs_off
+        # Nodes of which one result is enough to know: they return what they update, or were told of.
+        self._known: set[str] = set()
 
     async def run(self, tail: Checkpoint, task: Task, call_log: CallLog) -> Updates:
         """Run a task, and return its update in the form in which it is recorded.
@@ -98,13 +102,14 @@ class TaskRunner:
             # What came from another process was recorded there, and what a built-in node returns was given to it.
             from_json = is_remote or node.code is None
             given: list[Given] = []
+            held: list[Held | None] = []
             attempts = Attempts(
                 node,
                 context,
                 questions,
                 call_log,
                 self._pools,
-                self._remote_calls(tail, task, context) if is_remote else self._calls(tail, task, context, given),
+                self._remote_calls(tail, task, context) if is_remote else self._calls(tail, task, context, given, held),
                 backs_off=self._backs_off,
                 hooks=self._hooks,
                 info=self._info(tail, task) if self._hooks else None,
@@ -116,6 +121,8 @@ class TaskRunner:
             if given:
                 update = state.update_of(returned, task.node)
                 state.refuse_given(returned, update, given[-1], task.node)
+                if task.node not in self._known:
+                    self._tell_of_changes(update, given[-1].state, held[-1], tail, task)
                 return await state.record_in_turns(update, tail, from_json=from_json)
         return await state.record_in_turns(state.update_of(returned, task.node), tail, from_json=from_json)
 
@@ -136,12 +143,25 @@ class TaskRunner:
         kind = self._plan.nodes[task.node].spec.kind
         return NodeInfo(tail.run_id, task.node, kind, task.id, tail.step, index=task.index)
 
-    def _calls(self, tail: Checkpoint, task: Task, context: Context, given: list[Given]) -> MakeCall:
+    def _tell_of_changes(
+        self, update: Mapping[str, object], state: object, held: Held | None, tail: Checkpoint, task: Task
+    ) -> None:
+        """Log, once for each node, that it changed the state and returned nothing: the change is lost."""
+        changed = [] if update else changed_in_place(state, held)
+        if update or changed:
+            self._known.add(task.node)
+        if changed:
+            log_lost_changes(tail, task, changed)
+
+    def _calls(
+        self, tail: Checkpoint, task: Task, context: Context, given: list[Given], held: list[Held | None]
+    ) -> MakeCall:
         """Return what makes the call of each attempt, with a fresh state, which is then the one that was `given`."""
         state, node = self._plan.state, self._plan.nodes[task.node]
 
         async def make_call() -> Callable[[], Any]:
             given[:] = [state.given(await state.read_in_turns(tail))]
+            held[:] = [None if task.node in self._known else held_by(given[-1].state)]
             return node.call(given[-1].state, context)
 
         return make_call
