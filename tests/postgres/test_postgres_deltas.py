@@ -12,6 +12,7 @@ from typing import Any
 import asyncpg
 import pytest
 from support.postgres_deadlines import hurried
+from support.postgres_locks import waits_for_a_lock
 from support.postgres_records import chain, following, genesis
 from support.postgres_statements import is_latest, statement
 
@@ -259,7 +260,7 @@ async def test_tables_that_take_nothing_are_an_error_and_no_hang(
 
 @pytest.mark.parametrize("writers", [1, 3])
 async def test_a_write_that_waits_for_a_prune_is_not_built_on_what_that_removed(
-    checkpointer: PostgresCheckpointer, dsn: str, schema: str, writers: int
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, dsn: str, schema: str, writers: int
 ) -> None:
     # The statement's snapshot is older than the prune: what it sees of the base is no proof that it is still there.
     run = growing(41)
@@ -276,7 +277,7 @@ async def test_a_write_that_waits_for_a_prune_is_not_built_on_what_that_removed(
     assert await pruner.fetch(statement("_REWRITE", schema), run_id, digest, 39, 39, alone)
     await pruner.fetch(statement("_PRUNE", schema), run_id, digest, list(range(39)), 39, 39)
     writes = [asyncio.create_task(checkpointer.write(c)) for c in (run[40], *(genesis() for _ in range(writers - 1)))]
-    await asyncio.sleep(0.2)
+    await waits_for_a_lock(sql, schema)
     assert not writes[0].done()
     await transaction.commit()
     await asyncio.gather(*writes)

@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 import pytest
+from support.postgres_locks import waits_for_a_lock
 from support.postgres_records import chain, following, genesis
 
 from stargraph.checkpoint.codec import Codec
@@ -141,7 +142,7 @@ async def test_batches_in_opposite_order_never_block_each_other(opened: Opener) 
 
 
 async def test_a_held_run_does_not_hold_up_the_others(
-    checkpointer: PostgresCheckpointer, dsn: str, schema: str, statements: list[str]
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, dsn: str, schema: str, statements: list[str]
 ) -> None:
     runs = [chain(2) for _ in range(10)]
     assert await write_all(checkpointer, [run[0] for run in runs]) == [None] * 10
@@ -153,7 +154,7 @@ async def test_a_held_run_does_not_hold_up_the_others(
     done, waiting = await asyncio.wait([w for n, w in enumerate(writes) if n != 3], timeout=60)
     assert not waiting
     assert [task.exception() for task in done] == [None] * 9
-    await asyncio.sleep(0.3)
+    await waits_for_a_lock(sql, schema)
     assert not writes[3].done()
     assert len(statements) < 12
     await transaction.rollback()
@@ -163,7 +164,7 @@ async def test_a_held_run_does_not_hold_up_the_others(
 
 
 async def test_a_batch_of_steps_waits_for_whoever_holds_the_run(
-    checkpointer: PostgresCheckpointer, dsn: str, schema: str, statements: list[str]
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, dsn: str, schema: str, statements: list[str]
 ) -> None:
     run = chain(5)
     await checkpointer.write(run[0])
@@ -172,7 +173,7 @@ async def test_a_batch_of_steps_waits_for_whoever_holds_the_run(
     await transaction.start()
     await holder.execute(f'SELECT FROM "{schema}".runs FOR UPDATE')
     write = asyncio.create_task(checkpointer.write_many(run[1:]))
-    await asyncio.sleep(0.1)
+    await waits_for_a_lock(sql, schema)
     assert not write.done()
     assert len(statements) < 6
     await transaction.rollback()
@@ -193,7 +194,7 @@ async def test_an_error_of_one_row_fails_only_its_own_caller(
 
 
 async def test_the_loser_of_an_open_transaction_is_given_the_winner(
-    checkpointer: PostgresCheckpointer, dsn: str, schema: str
+    checkpointer: PostgresCheckpointer, sql: asyncpg.Connection, dsn: str, schema: str
 ) -> None:
     # The winner's commit falls between the loser's snapshot and its lock.
     run = chain(1)
@@ -214,7 +215,7 @@ async def test_the_loser_of_an_open_transaction_is_given_the_winner(
         b"",
     )
     write = asyncio.create_task(checkpointer.write(loser))
-    await asyncio.sleep(0.1)
+    await waits_for_a_lock(sql, schema)
     assert not write.done()
     await transaction.commit()
     with pytest.raises(CheckpointConflictError) as caught:
