@@ -196,27 +196,54 @@ def test_an_object_cannot_be_opened_elsewhere() -> None:
         run(ReferenceStores().target(), only=["steps"], jobs=2)
 
 
+STANDSTILL_OF_A_CHILD = """
+import asyncio
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from support.conformance_targets import sqlite
+
+from stargraph.checkpoint.sqlite import SQLiteCheckpointer
+
+
+class Standstill(SQLiteCheckpointer):
+    async def write(self, checkpoint):
+        if sys.modules["__main__"].__spec__.name.endswith("._child"):
+            Path({flag!r}).touch()
+            await asyncio.sleep(600)
+        await super().write(checkpoint)
+
+
+target = replace(sqlite, open=Standstill)
+"""
+
+
 @pytest.mark.parametrize("jobs", ["1", "2"])
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_an_interrupted_kit_leaves_nothing_behind(number: int, code: int, jobs: str, tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "stargraph.checkpoint.conformance", "run", "support.conformance_targets:sqlite"]
+    flag, stores = tmp_path / "flag", tmp_path / "stores"
+    stores.mkdir()
+    (tmp_path / "standstill_target.py").write_text(STANDSTILL_OF_A_CHILD.format(flag=str(flag)))
+    command = [sys.executable, "-m", "stargraph.checkpoint.conformance", "run", "standstill_target:target"]
     process = subprocess.Popen(
-        [*command, "--only", "crash", "--only", "views.after_kill", "--jobs", jobs],
-        env=os.environ | {"PYTHONPATH": str(ROOT / "tests"), "TMPDIR": str(tmp_path)},
+        [*command, "--deadline=100", "--only", "crash", "--only", "views.after_kill", "--jobs", jobs],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT / 'tests'}", "TMPDIR": str(stores)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
     )
     deadline = time.monotonic() + 60
-    # Until a check of a group that starts processes has its store.
-    while not any(tmp_path.glob("*/store")) and time.monotonic() < deadline:
+    # Until a process of a check is in a write, which does not end.
+    while not flag.exists() and process.poll() is None and time.monotonic() < deadline:
         time.sleep(0.02)
+    assert any(stores.glob("*/store"))
     os.killpg(process.pid, number)  # as a terminal sends ctrl-C
     _, errors = process.communicate(timeout=60)
     assert process.returncode == code, errors
     assert "Traceback" not in errors, errors
-    assert list(tmp_path.iterdir()) == []
+    assert list(stores.iterdir()) == []
 
 
 STANDSTILL = """
