@@ -214,6 +214,34 @@ async def test_a_run_whose_process_has_died_is_taken_again_however_late_its_task
     assert len(left) == 5
 
 
+async def test_what_goes_wrong_after_a_process_has_died_is_logged_with_the_run(
+    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    await place.enqueue("suspect", "dies", deaths=2)
+    leave, refused = SQLiteCheckpointer.leave, list[str]()
+
+    async def refuses(self: SQLiteCheckpointer, process_id: str) -> None:
+        if process_id != ProcessInfo.current().id and not refused:
+            refused.append(process_id)
+            raise RuntimeError("no")
+        await leave(self, process_id)
+
+    def logged() -> list[str]:
+        return [text for text in caplog.messages if "could not execute it" in text]
+
+    async def is_logged() -> bool:
+        return bool(logged())
+
+    monkeypatch.setattr(SQLiteCheckpointer, "leave", refuses)
+    at_work = asyncio.create_task(place.worker(silent_after=60.0).run())
+    try:
+        await until(is_logged)
+    finally:
+        at_work.cancel()
+        await asyncio.gather(at_work, return_exceptions=True)
+    assert [text.partition(":")[0] for text in logged()] == ["run suspect"]
+
+
 async def test_a_culprit_ends_one_worker_if_runs_are_isolated_after_one_death(place: Place) -> None:
     await place.enqueue("suspect", "dies", deaths=1)
     await place.enqueue("neighbour")

@@ -46,9 +46,6 @@ from stargraph.worker._versions import Versions
 _LATE_SECONDS: Final = 10.0
 """How long after the grace a drain may take: the store still has to take what was done."""
 
-_GIVEN_UP: Final = ""
-"""Stands for a run whose task only has to end."""
-
 
 class Worker:
     """Takes runs from the queues of a store and executes them, until it is drained.
@@ -146,6 +143,8 @@ class Worker:
         self._until_idle = until_idle
         self._handle_signals = handle_signals
         self._tasks: dict[asyncio.Task[None], str] = {}
+        # Those that only have to end: their runs may be taken again.
+        self._ending: set[asyncio.Task[None]] = set()
         self._wake = asyncio.Event()
         self._clock_offset = timedelta()
         self._scheduler = Scheduler(self._versions.by_id)
@@ -164,7 +163,7 @@ class Worker:
     @property
     def running(self) -> tuple[str, ...]:
         """The ids of the runs that it executes now."""
-        return tuple(run_id for run_id in self._tasks.values() if run_id != _GIVEN_UP)
+        return tuple(run_id for task, run_id in self._tasks.items() if task not in self._ending)
 
     def drain(self) -> None:
         """Take no more runs, and leave those that are executed to other workers once their running nodes have ended."""
@@ -360,7 +359,7 @@ class Worker:
         if room <= 0 or self._taken.is_crowded:
             return 0
         try:
-            taken = await claims.take(room, self._tasks.values())
+            taken = await claims.take(room, self.running)
         except StoreUnavailableError as error:
             note_outage(self.metrics, error)
             return 0
@@ -375,13 +374,12 @@ class Worker:
 
     def _give_up(self, run_id: str) -> None:
         """Let a run be taken again although the task that executed it has not quite ended."""
-        for task, executed in self._tasks.items():
-            if executed == run_id:
-                self._tasks[task] = _GIVEN_UP
+        self._ending.update(task for task, executed in self._tasks.items() if executed == run_id)
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         """Make room for another run, and log what a task raised."""
         run_id = self._tasks.pop(task)
+        self._ending.discard(task)
         self.metrics.running = len(self._tasks)
         self._wake.set()
         if not task.cancelled() and (error := task.exception()) is not None:
