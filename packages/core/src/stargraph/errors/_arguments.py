@@ -46,17 +46,19 @@ def check_flags(**flags: object) -> None:
             raise TypeError(f"{name} is {flag!r:.80}: give True or False")
 
 
-def count_error(given: object, name: str, least: int) -> ValueError:
-    """Return the error of an argument that is no whole number, or too small a one.
+def check_count(number: object, name: str, *, least: int) -> None:
+    """Refuse what is no whole number, such as the 5 of NumPy, which a driver could not store, or too small a one.
 
     Args:
-        given: what was given, such as the 5 of NumPy, which a driver could not store.
-        name: what the argument is called.
+        name: what the argument is called, for the error.
         least: the smallest number that is taken.
+
+    Raises:
+        ValueError: it is not an integer, or less than `least`.
     """
-    return ValueError(
-        f"{name} is {given!r:.80}: give {least} or more{'' if type(given) in (int, str) else ', as an int'}"
-    )
+    if isinstance(number, bool) or not isinstance(number, int) or number < least:
+        kind = "" if type(number) in (int, str) else ", as an int"
+        raise ValueError(f"{name} is {number!r:.80}: give {least} or more{kind}")
 
 
 def _wrong_type(given: object, name: str, give: str) -> TypeError:

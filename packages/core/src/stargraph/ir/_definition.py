@@ -52,8 +52,9 @@ def graph_hash(definition: Mapping[str, JsonValue]) -> str:
         definition: what `definition_of` returns; the engine adds the schema of a `state_class`.
     """
     check_type(definition, "definition", Mapping, "what definition_of(…) returns")
-    check_json(dict(definition), "definition")
-    return hashlib.sha256(canonical(dict(definition))).hexdigest()
+    plain = dict(definition)
+    check_json(plain, "definition")
+    return hashlib.sha256(canonical(plain)).hexdigest()
 
 
 def comparable_schema(schema: Mapping[str, JsonValue]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from types import NoneType
 from typing import Final
 
 from stargraph.checkpoint.codec import Keyring
-from stargraph.errors._arguments import check_callable, check_flags, check_type, count_error
+from stargraph.errors._arguments import check_callable, check_count, check_flags, check_type
 
 __all__ = [
     "as_folders",
@@ -108,20 +108,6 @@ def check_seconds(seconds: object, name: str, *, above_zero: bool = False) -> No
         raise ValueError(
             f"{name} is {seconds!r:.80}: give seconds, {'more than 0' if above_zero else '0 or more'}{kind}"
         )
-
-
-def check_count(number: object, name: str, *, least: int) -> None:
-    """Refuse what is no whole number, or too small a one.
-
-    Args:
-        name: what the argument is called, for the error.
-        least: the smallest number that is taken.
-
-    Raises:
-        ValueError: it is not an integer, or less than `least`.
-    """
-    if isinstance(number, bool) or not isinstance(number, int) or number < least:
-        raise count_error(number, name, least)
 
 
 def check_moment(moment: object, name: str) -> None:

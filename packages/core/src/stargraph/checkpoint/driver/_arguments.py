@@ -10,7 +10,7 @@ from typing import Final, NamedTuple, get_args
 from stargraph.checkpoint.driver._append_rules import needed_steps
 from stargraph.checkpoint.protocol._checkpoint import Checkpoint
 from stargraph.checkpoint.protocol._records import ENDED, Status, as_utc
-from stargraph.errors._arguments import check_type, count_error
+from stargraph.errors._arguments import check_count, check_type
 
 MAX_STEP: Final = 2**53
 """The highest step that a checkpoint can have."""
@@ -92,7 +92,7 @@ def check_limit(limit: int) -> None:
     Raises:
         ValueError: it is.
     """
-    _check_count(limit, "limit")
+    check_count(limit, "limit", least=0)
 
 
 def check_listing(since: datetime | None, limit: int) -> datetime | None:
@@ -180,14 +180,9 @@ def check_prune(
     for status in wanted:
         if status not in _STATUSES:
             raise ValueError(f"statuses holds {status!r}: give {', '.join(get_args(Status))}")
-    _check_count(keep_last, "keep_last")
+    check_count(keep_last, "keep_last", least=0)
     if run_id is not None and not isinstance(run_id, str):
         raise ValueError(f"run_id is {run_id!r}: give a run id, or None")
     if not isinstance(dry_run, bool):
         raise ValueError(f"dry_run is {dry_run!r}: give True or False")
     return PruneRule(check_instant(older_than, "older_than"), frozenset(wanted), keep_last, dry_run, run_id)
-
-
-def _check_count(number: int, name: str) -> None:
-    if isinstance(number, bool) or not isinstance(number, int) or number < 0:
-        raise count_error(number, name, 0)
