@@ -231,19 +231,10 @@ class _WallClock(ReferenceCheckpointer):
 
     BOUNDS: ClassVar[tuple[str, ...]] = ()
 
-    async def search(
-        self,
-        *,
-        limit: int = 100,
-        cursor: str | None = None,
-        order: RunOrder = "started",
-        **filters: Unpack[RunFilters],
-    ) -> RunPage:
-        return await super().search(limit=limit, cursor=cursor, order=order, **self._without_zones(filters))
-
-    def _without_zones(self, filters: Any) -> Any:
-        there = {name: filters[name] for name in self.BOUNDS if filters.get(name) is not None}
-        return filters | {name: bound.replace(tzinfo=UTC) for name, bound in there.items() if bound.tzinfo}
+    async def search(self, **arguments: Any) -> RunPage:
+        there = {name: arguments[name] for name in self.BOUNDS if arguments.get(name) is not None}
+        bounds = {name: bound.replace(tzinfo=UTC) for name, bound in there.items() if bound.tzinfo}
+        return await super().search(**(arguments | bounds))
 
 
 @broken("search.by_update")

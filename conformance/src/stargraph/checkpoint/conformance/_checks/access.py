@@ -82,7 +82,7 @@ async def by_url(kit: Kit) -> None:
     await again.bootstrap()
     await agree(again, book, kit.declared, "opened by its URL")
     url = kit.target.url(fresh)
-    mistyped = f"{url}{'&' if '?' in url else '?'}tiemout=1"
+    mistyped = _with_option(url, "tiemout=1")
     try:
         type(plain).from_url(mistyped)
     except (ValueError, CheckpointError):
@@ -134,11 +134,16 @@ async def _by_url(kit: Kit, location: str, option: str = "") -> Handle:
     """Open a handle by the URL of a location, and bootstrap it."""
     assert kit.target.url is not None
     url = kit.target.url(location)
-    url += f"{'&' if '?' in url else '?'}{option}" if option else ""
+    if option:
+        url = _with_option(url, option)
     kind: Any = type((await kit.unready(location)).driver)
     handle = await kit.unready(location, lambda _: kind.from_url(url))
     await handle.bootstrap()
     return handle
+
+
+def _with_option(url: str, option: str) -> str:
+    return f"{url}{'&' if '?' in url else '?'}{option}"
 
 
 async def _read_only_by_url(kit: Kit, location: str, stored: Checkpoint) -> None:
