@@ -101,15 +101,14 @@ class TaskRunner:
             is_remote = not node.is_async_here and (node.spec.isolation == "process" or self._pools.is_remote)
             # What came from another process was recorded there, and what a built-in node returns was given to it.
             from_json = is_remote or node.code is None
-            given: list[Given] = []
-            held: list[Held | None] = []
+            given: list[tuple[Given, Held | None]] = []
             attempts = Attempts(
                 node,
                 context,
                 questions,
                 call_log,
                 self._pools,
-                self._remote_calls(tail, task, context) if is_remote else self._calls(tail, task, context, given, held),
+                self._remote_calls(tail, task, context) if is_remote else self._calls(tail, task, context, given),
                 backs_off=self._backs_off,
                 hooks=self._hooks,
                 info=self._info(tail, task) if self._hooks else None,
@@ -119,10 +118,10 @@ class TaskRunner:
             finally:
                 call_log.close()
             if given:
-                update = state.update_of(returned, task.node)
-                state.refuse_given(returned, update, given[-1], task.node)
+                (last, held), update = given[-1], state.update_of(returned, task.node)
+                state.refuse_given(returned, update, last, task.node)
                 if task.node not in self._known:
-                    self._tell_of_changes(update, given[-1].state, held[-1], tail, task)
+                    self._tell_of_changes(update, last.state, held, tail, task)
                 return await state.record_in_turns(update, tail, from_json=from_json)
         return await state.record_in_turns(state.update_of(returned, task.node), tail, from_json=from_json)
 
@@ -154,15 +153,18 @@ class TaskRunner:
             log_lost_changes(tail, task, changed)
 
     def _calls(
-        self, tail: Checkpoint, task: Task, context: Context, given: list[Given], held: list[Held | None]
+        self, tail: Checkpoint, task: Task, context: Context, given: list[tuple[Given, Held | None]]
     ) -> MakeCall:
-        """Return what makes the call of each attempt, with a fresh state, which is then the one that was `given`."""
+        """Return what makes the call of each attempt, with a fresh state, which is then the one that was `given`.
+
+        Beside it is what it held then, unless the node is known to return what it updates.
+        """
         state, node = self._plan.state, self._plan.nodes[task.node]
 
         async def make_call() -> Callable[[], Any]:
-            given[:] = [state.given(await state.read_in_turns(tail))]
-            held[:] = [None if task.node in self._known else held_by(given[-1].state)]
-            return node.call(given[-1].state, context)
+            fresh = state.given(await state.read_in_turns(tail))
+            given[:] = [(fresh, None if task.node in self._known else held_by(fresh.state))]
+            return node.call(fresh.state, context)
 
         return make_call
 
